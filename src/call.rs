@@ -1,0 +1,154 @@
+//! What every front door hands to the dispatcher, and what comes back.
+//!
+//! A [`Call`] and its [`Failure`] know no protocol; the reply is [`crate::dispatch::Reply`], since it holds
+//! the connection to the handler that is answering.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::wire::headers::Headers;
+
+/// What the caller wants done; reaches the function as `X-Tinyfaas-Method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Read something.
+    Get,
+    /// As `Get`, but the front door drops the body of the answer.
+    Head,
+    /// Do something; what a call without a better word is.
+    Post,
+    /// Store something.
+    Put,
+    /// Change a part of something.
+    Patch,
+    /// Remove something.
+    Delete,
+    /// CoAP's `GET` with a body, RFC 8132 §2.
+    Fetch,
+}
+
+impl Method {
+    /// The method's name as HTTP spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Fetch => "FETCH",
+        }
+    }
+}
+
+/// The protocol a call came by; a label for logs and counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.
+    Http,
+    /// CoAP over UDP.
+    Coap,
+    /// gRPC over HTTP/2.
+    Grpc,
+}
+
+/// One invocation of a function.
+pub struct Call<'a> {
+    /// The function's name.
+    pub function: &'a str,
+    /// What the caller wants done.
+    pub method: Method,
+    /// What follows the function's name in the path: empty, or it starts with `/`.
+    pub path: &'a str,
+    /// The query without its `?`; empty where there is none.
+    pub query: &'a str,
+    /// The caller's header fields, hop-by-hop ones already dropped.
+    pub headers: &'a Headers,
+    /// The body.
+    pub body: Body<'a>,
+    /// When the caller stops waiting, if it said so; the function's own timeout holds as well.
+    pub deadline: Option<Instant>,
+    /// Where the call came from.
+    pub protocol: Protocol,
+}
+
+/// The body of a call.
+pub enum Body<'a> {
+    /// A body that its front door holds whole, within that front door's budget.
+    Bytes(&'a [u8]),
+    /// A body that still arrives.
+    Stream(&'a mut (dyn BodyStream + Send)),
+}
+
+/// A body that arrives in pieces.
+pub trait BodyStream {
+    /// The body's length in bytes where it is known beforehand.
+    fn length(&self) -> Option<u64>;
+
+    /// Reads the next piece into `buf`; 0 means the body is complete.
+    ///
+    /// # Errors
+    /// The caller went away, was too slow, or sent what is not a body.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
+}
+
+/// Why a call has no answer from the function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of failure it is: front doors choose their status by it.
+    pub kind: FailureKind,
+    /// One line for the caller: what was wrong and what would be right.
+    pub text: Cow<'static, str>,
+}
+
+/// The kinds of [`Failure`], and what each front door makes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No function of that name. HTTP 404, CoAP 4.04, gRPC `NOT_FOUND`.
+    UnknownFunction,
+    /// The caller's own message was broken. HTTP 400, CoAP 4.00, gRPC `INTERNAL`.
+    BadRequest,
+    /// The body passes a bound. HTTP 413, CoAP 4.13, gRPC `RESOURCE_EXHAUSTED`.
+    TooLarge,
+    /// All handlers are busy and the queue is full. HTTP 503, CoAP 5.03, gRPC `RESOURCE_EXHAUSTED`.
+    QueueFull,
+    /// The runtime is stopping, or the function has no handler. HTTP 503, CoAP 5.03, gRPC `UNAVAILABLE`.
+    Unavailable,
+    /// The handler went away or did not speak HTTP. HTTP 502, CoAP 5.02, gRPC `UNAVAILABLE`.
+    HandlerBroke,
+    /// No answer within the call's deadline. HTTP 504, CoAP 5.04, gRPC `DEADLINE_EXCEEDED`.
+    TooLate,
+}
+
+impl FailureKind {
+    /// The HTTP status for this failure (RFC 9110 §15).
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::UnknownFunction => 404,
+            Self::TooLarge => 413,
+            Self::HandlerBroke => 502,
+            Self::QueueFull | Self::Unavailable => 503,
+            Self::TooLate => 504,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure with its line of text.
+    pub fn new(kind: FailureKind, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,117 @@
+//! What a function is: its name, its runtime, and what it may use.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A function's name: 1 to [`Name::MAX`] ASCII letters and digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Box<str>);
+
+impl Name {
+    /// Longest name in bytes: it becomes part of container, image and file names.
+    pub const MAX: usize = 63;
+
+    /// Takes a name from outside.
+    ///
+    /// # Errors
+    /// One line that says what a name may be.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > Self::MAX || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            let shown: String = text.chars().take(Self::MAX).collect();
+            return Err(format!("bad function name {shown:?}: use 1 to {} ASCII letters and digits", Self::MAX));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What runs a function's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Runtime {
+    /// `fn.py` with `fn(input)` or `fn(input, headers)`.
+    Python3,
+    /// A Node module that exports `(req, res) => …`.
+    Nodejs,
+    /// `fn.sh`, body on stdin, answer on stdout.
+    Binary,
+}
+
+impl Runtime {
+    /// Every runtime there is.
+    pub const ALL: [Self; 3] = [Self::Python3, Self::Nodejs, Self::Binary];
+
+    /// The runtime's name, as `env` in an upload spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Python3 => "python3",
+            Self::Nodejs => "nodejs",
+            Self::Binary => "binary",
+        }
+    }
+
+    /// Takes a runtime's name from outside.
+    ///
+    /// # Errors
+    /// One line that names those that exist.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|r| r.name() == text)
+            .ok_or_else(|| format!("unknown env {text:?}: use python3, nodejs or binary"))
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a function may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory of one handler in bytes; 0 for no limit.
+    pub memory: u64,
+    /// Processor time of one handler in thousandths of a core; 0 for no limit.
+    pub cpu_millis: u32,
+    /// Processes and threads in one handler.
+    pub pids: u32,
+    /// Longest time one call may take, waiting included.
+    pub timeout: Duration,
+    /// Calls one handler works on at once.
+    pub concurrency: usize,
+    /// Calls that may wait for a handler of the function.
+    pub queue: usize,
+}
+
+/// Everything that a backend needs to run handlers of one deployed version of a function.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// The function's name.
+    pub name: Name,
+    /// What runs it.
+    pub runtime: Runtime,
+    /// How many handlers there are.
+    pub threads: usize,
+    /// Environment variables of the function, as `KEY=VALUE`. Never logged: they hold secrets.
+    pub envs: Vec<String>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Hexadecimal digest over all the above and the files: another digest is another version.
+    pub digest: String,
+    /// File that starts with the function's zip archive.
+    pub package: PathBuf,
+    /// The folder of the archive that is the function: empty for the top, else without leading or trailing `/`.
+    pub subfolder: String,
+}

@@ -1,0 +1,20 @@
+//! tinyFaaS: functions as a service for constrained edge boards.
+//!
+//! # Layout
+//! Each layer uses only those below it; `ARCHITECTURE.md` has the picture.
+//!
+//! - [`front`]: the front doors translate a protocol into a [`call::Call`] and its outcome back
+//! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
+//! - [`backend`]: starts, watches and removes handlers
+//! - [`wire`]: formats, as pure functions from bytes to values
+//!
+//! `main.rs` is a sentence; everything else is here, so that tests, fuzz targets and benches reach it.
+
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod budget;
+pub mod call;
+pub mod function;
+pub mod net;
+pub mod wire;

@@ -1,0 +1,139 @@
+//! Stream sockets of either kind behind one type, and the addresses they connect to.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_io::Async;
+use futures_lite::{AsyncRead, AsyncWrite};
+
+/// Where something listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A TCP port.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(addr) => addr.fmt(f),
+        }
+    }
+}
+
+/// A connected stream socket; reading and writing take `&self`, so both directions can be used at once.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over a unix socket.
+    Unix(Async<UnixStream>),
+    /// Over TCP.
+    Tcp(Async<TcpStream>),
+}
+
+impl Stream {
+    /// Connects to `address`; TCP without Nagle's delay.
+    ///
+    /// # Errors
+    /// As connect(2).
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Unix(path) => Async::<UnixStream>::connect(path).await.map(Self::Unix),
+            Address::Tcp(addr) => {
+                let stream = Async::<TcpStream>::connect(*addr).await?;
+                stream.get_ref().set_nodelay(true)?;
+                Ok(Self::Tcp(stream))
+            }
+        }
+    }
+
+    /// Waits until there is something to read, or the peer closed.
+    ///
+    /// # Errors
+    /// When the socket cannot be polled.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(s) => s.readable().await,
+            Self::Tcp(s) => s.readable().await,
+        }
+    }
+
+    /// Reads if bytes are there now; never waits.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; else as read(2).
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        use std::io::Read;
+        match self {
+            Self::Unix(s) => s.get_ref().read(buf),
+            Self::Tcp(s) => s.get_ref().read(buf),
+        }
+    }
+
+    /// Writes if there is room now; never waits.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room; else as write(2).
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        use std::io::Write;
+        match self {
+            Self::Unix(s) => s.get_ref().write(buf),
+            Self::Tcp(s) => s.get_ref().write(buf),
+        }
+    }
+
+    /// Closes the direction towards the peer: it reads an end.
+    ///
+    /// # Errors
+    /// As shutdown(2).
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(s) => s.get_ref().shutdown(std::net::Shutdown::Write),
+            Self::Tcp(s) => s.get_ref().shutdown(std::net::Shutdown::Write),
+        }
+    }
+}
+
+impl AsyncRead for &Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Unix(s) => Pin::new(&mut &*s).poll_read(cx, buf),
+            Stream::Tcp(s) => Pin::new(&mut &*s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for &Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Unix(s) => Pin::new(&mut &*s).poll_write(cx, buf),
+            Stream::Tcp(s) => Pin::new(&mut &*s).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Unix(s) => Pin::new(&mut &*s).poll_write_vectored(cx, bufs),
+            Stream::Tcp(s) => Pin::new(&mut &*s).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown_write())
+    }
+}

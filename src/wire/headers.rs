@@ -1,0 +1,152 @@
+//! A list of header fields in the form they travel in: `name: value\r\n` lines in one buffer.
+//!
+//! What goes in was checked, so the lines can be copied to a socket as they are.
+
+use std::fmt;
+
+/// Header fields of a call or a reply, in order, bounded by [`Headers::MAX_BYTES`].
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    lines: Vec<u8>,
+}
+
+/// Why a header field was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderError {
+    /// The name is empty or has a byte that is not a token character (RFC 9110 §5.6.2).
+    Name,
+    /// The value has a CR, LF, NUL or another control character (RFC 9110 §5.5).
+    Value,
+    /// All fields together would pass [`Headers::MAX_BYTES`].
+    TooLarge,
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "a header name may hold only letters, digits and !#$%&'*+-.^_`|~",
+            Self::Value => "a header value may not hold control characters",
+            Self::TooLarge => "the header fields are larger than 16384 bytes together",
+        })
+    }
+}
+
+impl std::error::Error for HeaderError {}
+
+impl Headers {
+    /// All header fields of one call or reply together, in bytes: a stranger chooses them.
+    pub const MAX_BYTES: usize = 16 * 1024;
+
+    /// An empty list; allocates nothing.
+    pub const fn new() -> Self {
+        Self { lines: Vec::new() }
+    }
+
+    /// Appends a field; white space around the value is dropped.
+    ///
+    /// # Errors
+    /// [`HeaderError`] when the field could change the meaning of the message that carries it, or the list is full.
+    pub fn push(&mut self, name: &str, value: &[u8]) -> Result<(), HeaderError> {
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err(HeaderError::Name);
+        }
+        let value = value.trim_ascii();
+        if !value.iter().copied().all(is_field_byte) {
+            return Err(HeaderError::Value);
+        }
+        let size = name.len() + value.len() + 4;
+        if self.lines.len() + size > Self::MAX_BYTES {
+            return Err(HeaderError::TooLarge);
+        }
+        self.lines.reserve(size);
+        self.lines.extend_from_slice(name.as_bytes());
+        self.lines.extend_from_slice(b": ");
+        self.lines.extend_from_slice(value);
+        self.lines.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// The first value of the field `name`, whatever its case.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    }
+
+    /// The first value of the field `name` as text; `None` where it is absent or not UTF-8.
+    pub fn get_str(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(|v| std::str::from_utf8(v).ok())
+    }
+
+    /// Name and value of each field, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.lines.split(|&b| b == b'\n').filter_map(|line| {
+            let line = line.strip_suffix(b"\r")?;
+            let colon = line.iter().position(|&b| b == b':')?;
+            let name = std::str::from_utf8(line.get(..colon)?).ok()?;
+            Some((name, line.get(colon + 2..)?))
+        })
+    }
+
+    /// The fields as they go on the wire, each ended by CR LF, without the empty line.
+    pub fn as_lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(n, v)| (n, String::from_utf8_lossy(v)))).finish()
+    }
+}
+
+/// A token character of RFC 9110 §5.6.2.
+pub fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+/// A byte that a field value may hold: RFC 9110 §5.5 (visible, space, tab, obs-text).
+pub fn is_field_byte(b: u8) -> bool {
+    b == b'\t' || (b >= 0x20 && b != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_come_back_in_order_and_whatever_the_case_of_the_name() {
+        let mut h = Headers::new();
+        h.push("Content-Type", b" text/plain ").unwrap();
+        h.push("x-a", b"").unwrap();
+        h.push("X-Bytes", &[0xff, b':', b'!']).unwrap();
+        assert_eq!(h.get("content-type"), Some(&b"text/plain"[..]));
+        assert_eq!(h.get("X-A"), Some(&b""[..]));
+        assert_eq!(h.get("x-bytes"), Some(&[0xff, b':', b'!'][..]));
+        assert_eq!(h.get("absent"), None);
+        assert_eq!(h.iter().count(), 3);
+        assert_eq!(h.as_lines(), b"Content-Type: text/plain\r\nx-a: \r\nX-Bytes: \xff:!\r\n");
+    }
+
+    #[test]
+    fn a_field_that_would_split_a_message_is_refused() {
+        let mut h = Headers::new();
+        assert_eq!(h.push("a", b"b\r\nc: d"), Err(HeaderError::Value));
+        assert_eq!(h.push("a", b"b\0"), Err(HeaderError::Value));
+        assert_eq!(h.push("a b", b"c"), Err(HeaderError::Name));
+        assert_eq!(h.push("", b"c"), Err(HeaderError::Name));
+        assert_eq!(h.push("a\r\n", b"c"), Err(HeaderError::Name));
+        assert!(h.is_empty());
+    }
+
+    #[test]
+    fn the_list_has_a_bound() {
+        let mut h = Headers::new();
+        assert_eq!(h.push("a", &[b'x'; Headers::MAX_BYTES]), Err(HeaderError::TooLarge));
+        h.push("a", &[b'x'; Headers::MAX_BYTES - 5]).unwrap();
+        assert_eq!(h.push("a", b""), Err(HeaderError::TooLarge));
+    }
+}

@@ -1,0 +1,5 @@
+//! Wire formats: pure functions and state machines from bytes to values and back.
+//!
+//! Nothing here does I/O, keeps a clock or knows what a function is.
+
+pub mod headers;
