@@ -6,6 +6,7 @@
 //! - [`front`]: the front doors translate a protocol into a [`call::Call`] and its outcome back
 //! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
 //! - [`backend`]: starts, watches and removes handlers
+//! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values
 //!
 //! `main.rs` is a sentence; everything else is here, so that tests, fuzz targets and benches reach it.
@@ -18,3 +19,4 @@ pub mod call;
 pub mod function;
 pub mod net;
 pub mod wire;
+pub mod worker;
