@@ -1,1 +1,3 @@
+//! The `tinyfaas` program: everything is in the library.
+
 fn main() {}
