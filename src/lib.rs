@@ -15,7 +15,9 @@
 
 pub mod backend;
 pub mod budget;
+pub mod buffers;
 pub mod call;
+pub mod dispatch;
 pub mod function;
 pub mod net;
 pub mod wire;

@@ -4,12 +4,14 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use async_io::Async;
+use async_io::{Async, Timer};
 use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl Stream {
     /// As connect(2).
     pub async fn connect(address: &Address) -> io::Result<Self> {
         match address {
-            Address::Unix(path) => Async::<UnixStream>::connect(path).await.map(Self::Unix),
+            Address::Unix(path) => connect_unix(path).await.map(Self::Unix),
             Address::Tcp(addr) => {
                 let stream = Async::<TcpStream>::connect(*addr).await?;
                 stream.get_ref().set_nodelay(true)?;
@@ -98,6 +100,23 @@ impl Stream {
             Self::Unix(s) => s.get_ref().shutdown(std::net::Shutdown::Write),
             Self::Tcp(s) => s.get_ref().shutdown(std::net::Shutdown::Write),
         }
+    }
+}
+
+/// Pause before a full listen queue is tried again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
+
+/// A unix socket connects at once or not at all: no waiting for the reactor, and a full listen queue is `EAGAIN`.
+async fn connect_unix(path: &Path) -> io::Result<Async<UnixStream>> {
+    let address = SocketAddrUnix::new(path)?;
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Async::new_nonblocking(UnixStream::from(socket)),
+            Err(rustix::io::Errno::AGAIN) => Timer::after(QUEUE_FULL_PAUSE).await,
+            Err(e) => return Err(e.into()),
+        };
     }
 }
 

@@ -2,4 +2,6 @@
 //!
 //! Nothing here does I/O, keeps a clock or knows what a function is.
 
+pub mod chunked;
 pub mod headers;
+pub mod http1;

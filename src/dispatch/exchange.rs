@@ -1,0 +1,432 @@
+//! One call on one connection to a handler: HTTP/1.1, both directions at once.
+//!
+//! The body of the call is sent while the reply is already read, so a handler that answers as it reads never blocks us
+//! and is never blocked by us.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use async_io::Timer;
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt, Stream as _};
+
+use super::table::Lease;
+use crate::buffers::{Buffer, Buffers};
+use crate::call::{Body, BodyStream, Call, Failure, FailureKind};
+use crate::net::Stream;
+use crate::wire::chunked::{self, ChunkDecoder};
+use crate::wire::headers::Headers;
+use crate::wire::http1::{self, Framing};
+
+/// What a handler answered: the head is here, the body still comes.
+pub struct Reply<'a> {
+    /// The handler's status.
+    pub status: u16,
+    /// Its header fields, without those that concern our connection to it.
+    pub headers: Headers,
+    length: Option<u64>,
+    exchange: Exchange<'a>,
+}
+
+impl std::fmt::Debug for Reply<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply").field("status", &self.status).field("headers", &self.headers).finish_non_exhaustive()
+    }
+}
+
+impl Reply<'_> {
+    /// The body's length in bytes where the handler said it.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// The next piece of the body; empty at its end.
+    ///
+    /// # Errors
+    /// The handler broke off, or the deadline passed. Nothing more can be read then.
+    pub async fn chunk(&mut self) -> Result<&[u8], Failure> {
+        let (from, to) = poll_fn(|cx| self.exchange.poll_body(cx)).await?;
+        if from == to {
+            self.exchange.finish();
+        }
+        Ok(self.exchange.buf.get(from..to).unwrap_or_default())
+    }
+
+    /// The next piece of the body if it is here already: lets a front door send the head and a small body at once.
+    ///
+    /// # Errors
+    /// As [`Reply::chunk`].
+    pub async fn chunk_if_ready(&mut self) -> Result<Option<&[u8]>, Failure> {
+        let ready = poll_fn(|cx| match self.exchange.poll_body(cx) {
+            Poll::Ready(range) => Poll::Ready(range.map(Some)),
+            Poll::Pending => Poll::Ready(Ok(None)),
+        });
+        let Some((from, to)) = ready.await? else { return Ok(None) };
+        if from == to {
+            self.exchange.finish();
+        }
+        Ok(Some(self.exchange.buf.get(from..to).unwrap_or_default()))
+    }
+}
+
+/// A connection to the handler of `lease`: an idle one, or a new one. `None` when nobody listens there.
+pub(super) async fn connect(lease: &Lease, deadline: Instant) -> Result<Option<Stream>, Failure> {
+    let handler = lease.handler();
+    if let Some(stream) = handler.idle_connection() {
+        return Ok(Some(stream));
+    }
+    let late = async {
+        Timer::at(deadline).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    match Stream::connect(handler.address()).or(late).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(e) => match e.kind() {
+            io::ErrorKind::TimedOut => Err(too_late(lease)),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::HostUnreachable => {
+                log::debug!("handler {} at {}: {e}", handler.id(), handler.address());
+                Ok(None)
+            }
+            // Ours, not the handler's: no file descriptor or no memory left.
+            _ => Err(Failure::new(FailureKind::Unavailable, format!("cannot connect to the handler: {e}"))),
+        },
+    }
+}
+
+/// Sends `call` over `stream` and reads the head of the reply.
+pub(super) async fn run<'a>(
+    stream: Stream,
+    lease: Lease,
+    call: Call<'a>,
+    deadline: Instant,
+    buffers: &Buffers,
+) -> Result<Reply<'a>, Failure> {
+    let mut exchange = Exchange {
+        pump: Some(Pump::new(call, buffers)),
+        stream: Some(stream),
+        lease: Some(lease),
+        buf: buffers.take(),
+        start: 0,
+        end: 0,
+        left: BodyLeft::Done,
+        deadline: Timer::at(deadline),
+        reusable: true,
+    };
+    let head = poll_fn(|cx| exchange.poll_head(cx)).await?;
+    let length = match head.framing {
+        Framing::Length(n) => Some(n),
+        _ => None,
+    };
+    Ok(Reply { status: head.status, headers: head.headers, length, exchange })
+}
+
+fn too_late(lease: &Lease) -> Failure {
+    let name = lease.function().name();
+    Failure::new(FailureKind::TooLate, format!("function {name} did not answer in time"))
+}
+
+/// What is left of the reply's body.
+enum BodyLeft {
+    Length(u64),
+    Chunks(ChunkDecoder),
+    UntilClose,
+    Done,
+}
+
+/// The connection while the call is under way.
+struct Exchange<'a> {
+    pump: Option<Pump<'a>>,
+    stream: Option<Stream>,
+    lease: Option<Lease>,
+    buf: Buffer,
+    /// Bytes of `buf` that were received and not yet handed out.
+    start: usize,
+    end: usize,
+    left: BodyLeft,
+    deadline: Timer,
+    /// Whether the connection can serve another call once the reply was read.
+    reusable: bool,
+}
+
+impl Exchange<'_> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<http1::Response, Failure>> {
+        loop {
+            if let Some(bytes) = self.buf.get(self.start..self.end).filter(|b| !b.is_empty()) {
+                match http1::parse_response(bytes, false) {
+                    // An interim response (RFC 9110 §15.2) says nothing to us.
+                    Ok(Some(head)) if head.status < 200 => {
+                        self.start += head.len;
+                        continue;
+                    }
+                    Ok(Some(head)) => {
+                        self.start += head.len;
+                        self.reusable &= head.keep_alive;
+                        self.left = match head.framing {
+                            Framing::Length(0) => BodyLeft::Done,
+                            Framing::Length(n) => BodyLeft::Length(n),
+                            Framing::Chunked => BodyLeft::Chunks(ChunkDecoder::new()),
+                            Framing::UntilClose => BodyLeft::UntilClose,
+                        };
+                        return Poll::Ready(Ok(head));
+                    }
+                    Ok(None) if self.end == self.buf.len() && self.start == 0 => {
+                        return Poll::Ready(Err(self.broke("its answer's head is over 8192 bytes")));
+                    }
+                    Ok(None) => {}
+                    Err(refusal) => return Poll::Ready(Err(self.broke(refusal.text))),
+                }
+            }
+            if self.start > 0 {
+                self.buf.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            }
+            match futures_lite::ready!(self.poll_receive(cx)) {
+                Ok(0) => return Poll::Ready(Err(self.broke("it closed the connection before it answered"))),
+                Ok(_) => {}
+                Err(failure) => return Poll::Ready(Err(failure)),
+            }
+        }
+    }
+
+    /// The next run of body bytes in `buf`; an empty run is the end.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(usize, usize), Failure>> {
+        loop {
+            if matches!(self.left, BodyLeft::Done) {
+                return Poll::Ready(Ok((0, 0)));
+            }
+            if self.start < self.end {
+                match self.take_body() {
+                    Ok((from, to)) if from < to => return Poll::Ready(Ok((from, to))),
+                    Ok(_) => continue,
+                    Err(text) => return Poll::Ready(Err(self.broke(text))),
+                }
+            }
+            (self.start, self.end) = (0, 0);
+            match futures_lite::ready!(self.poll_receive(cx)) {
+                Ok(0) if matches!(self.left, BodyLeft::UntilClose) => self.left = BodyLeft::Done,
+                Ok(0) => return Poll::Ready(Err(self.broke("it closed the connection in the middle of its answer"))),
+                Ok(_) => {}
+                Err(failure) => return Poll::Ready(Err(failure)),
+            }
+        }
+    }
+
+    /// Takes body bytes from the front of what was received.
+    fn take_body(&mut self) -> Result<(usize, usize), &'static str> {
+        let here = self.end - self.start;
+        let from = self.start;
+        match &mut self.left {
+            BodyLeft::Length(left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(here);
+                *left -= take as u64;
+                if *left == 0 {
+                    self.left = BodyLeft::Done;
+                }
+                self.start += take;
+                Ok((from, from + take))
+            }
+            BodyLeft::Chunks(decoder) => {
+                let (used, data) = decoder.decode(self.buf.get(from..self.end).unwrap_or_default()).map_err(|e| e.0)?;
+                let range = (from + used - data.len(), from + used);
+                if decoder.is_done() {
+                    self.left = BodyLeft::Done;
+                }
+                self.start += used;
+                Ok(range)
+            }
+            BodyLeft::UntilClose => {
+                self.start = self.end;
+                Ok((from, self.end))
+            }
+            BodyLeft::Done => Ok((from, from)),
+        }
+    }
+
+    /// Receives more bytes at the end of `buf` while it sends what is left of the call.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        let Some(mut stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
+        if let Some(pump) = &mut self.pump {
+            match pump.poll(stream, cx) {
+                Poll::Ready(Ok(())) => self.pump = None,
+                // It may have answered before it closed, without reading all that we send.
+                Poll::Ready(Err(PumpError::Handler(_))) => {
+                    self.pump = None;
+                    self.reusable = false;
+                }
+                Poll::Ready(Err(PumpError::Caller(failure))) => {
+                    self.reusable = false;
+                    return Poll::Ready(Err(failure));
+                }
+                Poll::Pending => {}
+            }
+        }
+        let room = self.buf.get_mut(self.end..).unwrap_or_default();
+        match Pin::new(&mut stream).poll_read(cx, room) {
+            Poll::Ready(Ok(n)) => {
+                self.end += n;
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Ok(0)),
+            Poll::Pending => match Pin::new(&mut self.deadline).poll_next(cx) {
+                Poll::Ready(_) => {
+                    self.reusable = false;
+                    let text = "the function did not answer in time";
+                    let failure = self.lease.as_ref().map_or(Failure::new(FailureKind::TooLate, text), too_late);
+                    Poll::Ready(Err(failure))
+                }
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    /// The reply was read whole: the connection may serve another call, and the handler has a place free.
+    fn finish(&mut self) {
+        // Bytes after the reply, or a body it did not read: the next reply could not be told from them.
+        let clean = self.reusable && self.pump.is_none() && self.start == self.end;
+        if let (Some(stream), Some(lease), true) = (self.stream.take(), &self.lease, clean) {
+            lease.handler().keep(stream);
+        }
+        self.lease = None;
+    }
+
+    fn broke(&mut self, text: &str) -> Failure {
+        self.reusable = false;
+        let name = self.lease.as_ref().map_or("?", |lease| lease.function().name().as_str());
+        Failure::new(FailureKind::HandlerBroke, format!("the handler of {name} broke: {text}"))
+    }
+}
+
+enum PumpError {
+    /// The handler takes no more bytes.
+    Handler(#[allow(dead_code, reason = "kept for the debugger")] io::Error),
+    /// The caller's body broke off.
+    Caller(Failure),
+}
+
+/// Sends a call: the head, then the body, coalesced into as few writes as can be.
+struct Pump<'a> {
+    head: Vec<u8>,
+    sent: usize,
+    body: PumpBody<'a>,
+}
+
+enum PumpBody<'a> {
+    Bytes(&'a [u8]),
+    Stream {
+        source: &'a mut (dyn BodyStream + Send),
+        buf: Buffer,
+        /// Bytes of `buf` to send.
+        start: usize,
+        end: usize,
+        chunked: bool,
+        done: bool,
+    },
+}
+
+impl<'a> Pump<'a> {
+    fn new(call: Call<'a>, buffers: &Buffers) -> Self {
+        let framing = match &call.body {
+            Body::Bytes(bytes) => Framing::Length(bytes.len() as u64),
+            Body::Stream(source) => source.length().map_or(Framing::Chunked, Framing::Length),
+        };
+        let extra = [
+            ("X-Tinyfaas-Method", call.method.name()),
+            ("X-Tinyfaas-Path", call.path),
+            ("X-Tinyfaas-Query", call.query),
+        ];
+        let mut head = Vec::new();
+        http1::write_invocation(&mut head, call.headers, &extra, framing);
+        let body = match call.body {
+            Body::Bytes(bytes) => PumpBody::Bytes(bytes),
+            Body::Stream(_) if framing == Framing::Length(0) => PumpBody::Bytes(&[]),
+            Body::Stream(source) => PumpBody::Stream {
+                source,
+                buf: buffers.take(),
+                start: 0,
+                end: 0,
+                chunked: framing == Framing::Chunked,
+                done: false,
+            },
+        };
+        Self { head, sent: 0, body }
+    }
+
+    /// Sends until all is sent, or neither side moves.
+    fn poll(&mut self, mut stream: &Stream, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
+        loop {
+            let more = self.body.poll_fill(cx)?;
+            let head = self.head.get(self.sent..).unwrap_or_default();
+            let data = self.body.pending();
+            if head.is_empty() && data.is_empty() {
+                return more.map(Ok);
+            }
+            let slices = [IoSlice::new(head), IoSlice::new(data)];
+            let n = match futures_lite::ready!(Pin::new(&mut stream).poll_write_vectored(cx, &slices)) {
+                Ok(0) => return Poll::Ready(Err(PumpError::Handler(io::ErrorKind::WriteZero.into()))),
+                Ok(n) => n,
+                Err(e) => return Poll::Ready(Err(PumpError::Handler(e))),
+            };
+            let of_head = n.min(head.len());
+            self.sent += of_head;
+            self.body.advance(n - of_head);
+        }
+    }
+}
+
+impl PumpBody<'_> {
+    /// Makes sure that there are bytes to send, where the body has more. `Ready` when it has no more.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, PumpError> {
+        let Self::Stream { source, buf, start, end, chunked, done } = self else { return Ok(Poll::Ready(())) };
+        if *done || start < end {
+            return Ok(if *done { Poll::Ready(()) } else { Poll::Pending });
+        }
+        // Room for the chunk's prefix before the data and its end after it.
+        let (before, after) = if *chunked { (chunked::PREFIX, chunked::SUFFIX.len()) } else { (0, 0) };
+        let room = buf.len().saturating_sub(before + after);
+        let Some(space) = buf.get_mut(before..before + room) else { return Ok(Poll::Pending) };
+        let n = match source.poll_read(cx, space) {
+            Poll::Ready(Ok(n)) => n,
+            Poll::Ready(Err(e)) => {
+                let kind = match e.kind() {
+                    io::ErrorKind::FileTooLarge => FailureKind::TooLarge,
+                    _ => FailureKind::BadRequest,
+                };
+                return Err(PumpError::Caller(Failure::new(kind, e.to_string())));
+            }
+            Poll::Pending => return Ok(Poll::Pending),
+        };
+        *done = n == 0;
+        (*start, *end) = (0, before + n + after);
+        let filled: &[(usize, &[u8])] = match (*chunked, n) {
+            (true, 0) => {
+                *end = chunked::LAST.len();
+                &[(0, chunked::LAST)]
+            }
+            (true, n) => &[(0, &chunked::write_prefix(n)), (before + n, chunked::SUFFIX)],
+            (false, _) => &[],
+        };
+        for (at, bytes) in filled {
+            if let Some(place) = buf.get_mut(*at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        }
+        Ok(if *done { Poll::Ready(()) } else { Poll::Pending })
+    }
+
+    fn pending(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Stream { buf, start, end, .. } => buf.get(*start..*end).unwrap_or_default(),
+        }
+    }
+
+    fn advance(&mut self, n: usize) {
+        match self {
+            Self::Bytes(bytes) => *bytes = bytes.get(n..).unwrap_or_default(),
+            Self::Stream { start, .. } => *start += n,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The function table: which functions there are, which handlers serve them, who waits.
+//!
+//! A call takes the least busy healthy handler, or waits in its function's bounded queue until one is free, within its
+//! deadline. What then happens between us and the handler is in [`exchange`]. Nothing here knows a protocol of the front
+//! doors or an engine.
+
+pub mod exchange;
+mod table;
+
+pub use exchange::Reply;
+pub use table::{Function, Handler};
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_io::Timer;
+use futures_lite::FutureExt;
+
+use crate::buffers::Buffers;
+use crate::call::{Call, Failure, FailureKind};
+use crate::function::Name;
+use table::Lease;
+
+/// Sends calls to handlers.
+#[derive(Debug, Default)]
+pub struct Dispatch {
+    functions: Mutex<HashMap<Box<str>, Arc<Function>>>,
+    buffers: Buffers,
+    stopping: AtomicBool,
+}
+
+impl Dispatch {
+    /// A dispatcher that knows no function yet.
+    pub fn new(buffers: Buffers) -> Self {
+        Self { buffers, ..Self::default() }
+    }
+
+    /// Puts `function` into the table. From now on calls of its name go to its handlers; calls that waited for the
+    /// function it replaces wait for it. Returns the one it replaces, which takes no more calls: see [`Function::drained`].
+    pub fn install(&self, function: Arc<Function>) -> Option<Arc<Function>> {
+        let old = self.table().insert(function.name().as_str().into(), function);
+        if let Some(old) = &old {
+            old.retire();
+        }
+        old
+    }
+
+    /// Takes the function out of the table; calls that wait for it fail as unknown.
+    pub fn remove(&self, name: &str) -> Option<Arc<Function>> {
+        let old = self.table().remove(name);
+        if let Some(old) = &old {
+            old.retire();
+        }
+        old
+    }
+
+    /// The function of that name.
+    pub fn function(&self, name: &str) -> Option<Arc<Function>> {
+        self.table().get(name).cloned()
+    }
+
+    /// The functions' names, sorted.
+    pub fn names(&self) -> Vec<Name> {
+        let mut names: Vec<Name> = self.table().values().map(|f| f.name().clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// How many functions there are.
+    pub fn len(&self) -> usize {
+        self.table().len()
+    }
+
+    /// Whether there is no function.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// From now on new calls fail as [`FailureKind::Unavailable`].
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        for function in self.table().values() {
+            function.wake_waiting();
+        }
+    }
+
+    /// Completes when no call is in flight.
+    pub async fn idle(&self) {
+        loop {
+            let functions: Vec<_> = self.table().values().cloned().collect();
+            let Some(busy) = functions.iter().find(|f| f.in_flight() > 0) else { return };
+            busy.until_idle().await;
+        }
+    }
+
+    /// Sends one call to a handler and returns when the head of the reply is there. The body of the call may still be
+    /// under way then: reading the reply to its end sends it.
+    ///
+    /// # Errors
+    /// [`Failure`] when there is no reply; dropping the future gives the call up.
+    pub async fn call<'a>(&self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
+        let (mut lease, deadline) = self.lease(call.function, call.deadline).await?;
+        loop {
+            match exchange::connect(&lease, deadline).await? {
+                Some(stream) => return exchange::run(stream, lease, call, deadline, &self.buffers).await,
+                // Nobody listens there any more, so the function saw nothing of this call: another handler may have it.
+                None => {
+                    lease.handler().mark_unhealthy();
+                    drop(lease);
+                    (lease, _) = self.lease(call.function, Some(deadline)).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits for a handler that has a place free; also says until when the call may take.
+    async fn lease(&self, name: &str, asked: Option<Instant>) -> Result<(Lease, Instant), Failure> {
+        let begun = Instant::now();
+        let mut place = None;
+        loop {
+            let function = self.callable(name)?;
+            let limit = begun + function.limits().timeout;
+            let deadline = asked.map_or(limit, |asked| asked.min(limit));
+            if let Some(lease) = function.try_lease() {
+                return Ok((lease, deadline));
+            }
+            let freed = function.listen();
+            // A place may have become free between the look and the listening.
+            if let Some(lease) = function.try_lease() {
+                return Ok((lease, deadline));
+            }
+            if !place.as_ref().is_some_and(|place: &table::Place| place.is_in(&function)) {
+                place = Some(function.queue().ok_or_else(|| {
+                    let queue = function.limits().queue;
+                    let text =
+                        format!("all handlers of {name} are busy and {queue} calls wait already: try again later");
+                    Failure::new(FailureKind::QueueFull, text)
+                })?);
+            }
+            let waited = async {
+                freed.await;
+                true
+            };
+            let late = async {
+                Timer::at(deadline).await;
+                false
+            };
+            if !waited.or(late).await {
+                let text = format!("no handler of {name} became free in time");
+                return Err(Failure::new(FailureKind::TooLate, text));
+            }
+        }
+    }
+
+    fn callable(&self, name: &str) -> Result<Arc<Function>, Failure> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Failure::new(FailureKind::Unavailable, "the runtime is stopping: try again later"));
+        }
+        self.function(name).ok_or_else(|| {
+            let shown: String = name.chars().take(Name::MAX).collect();
+            Failure::new(
+                FailureKind::UnknownFunction,
+                format!("no function named {shown:?}: GET /list shows those deployed"),
+            )
+        })
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Arc<Function>>> {
+        // The table is whole even if a thread died while it held the lock.
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

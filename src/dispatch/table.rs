@@ -1,0 +1,274 @@
+//! A function's handlers and the bookkeeping of who uses them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_listener::{Event, EventListener};
+
+use crate::function::{Limits, Name};
+use crate::net::{Address, Stream};
+
+/// Idle connections kept to one handler; more calls at once than this open new ones.
+const IDLE_CONNECTIONS: usize = 4;
+
+/// One version of a function and the handlers that serve it.
+#[derive(Debug)]
+pub struct Function {
+    name: Name,
+    limits: Limits,
+    handlers: Mutex<Vec<Arc<Handler>>>,
+    waiting: AtomicUsize,
+    calls: AtomicU64,
+    retired: AtomicBool,
+    /// Notified when a place becomes free, a handler comes, or the function is retired.
+    freed: Event,
+    /// Notified when the last call in flight ends.
+    idle: Event,
+}
+
+/// A handler that calls can be sent to.
+#[derive(Debug)]
+pub struct Handler {
+    id: String,
+    address: Address,
+    healthy: AtomicBool,
+    in_flight: AtomicUsize,
+    idle: Mutex<Vec<Stream>>,
+    /// Notified when a call found nobody listening.
+    broken: Event,
+}
+
+/// A handler taken for one call; given back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    function: Arc<Function>,
+    handler: Arc<Handler>,
+}
+
+/// A place in a function's queue; given back when dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Function>);
+
+impl Function {
+    /// A function without handlers: calls wait until [one comes](Self::add).
+    pub fn new(name: Name, limits: Limits) -> Self {
+        Self {
+            name,
+            limits,
+            handlers: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+            freed: Event::new(),
+            idle: Event::new(),
+        }
+    }
+
+    /// The function's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Adds a healthy handler; calls that wait go to it.
+    pub fn add(&self, handler: Arc<Handler>) {
+        self.handlers().push(handler);
+        self.freed.notify(self.limits.concurrency);
+    }
+
+    /// Takes a handler out: it gets no new calls.
+    pub fn drop_handler(&self, id: &str) {
+        self.handlers().retain(|h| h.id != id);
+    }
+
+    /// The handlers there are now.
+    pub fn snapshot(&self) -> Vec<Arc<Handler>> {
+        self.handlers().clone()
+    }
+
+    /// Whether a call would find a handler that is well.
+    pub fn is_serving(&self) -> bool {
+        self.handlers().iter().any(|h| h.is_healthy())
+    }
+
+    /// Calls that handlers work on now.
+    pub fn in_flight(&self) -> usize {
+        self.handlers().iter().map(|h| h.in_flight()).sum()
+    }
+
+    /// Calls that wait for a handler now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Calls that were given to a handler so far.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Completes when no call is in flight; no new one comes once the function was replaced or removed.
+    pub async fn drained(&self) {
+        self.until_idle().await;
+    }
+
+    pub(super) async fn until_idle(&self) {
+        loop {
+            let idle = self.idle.listen();
+            if self.in_flight() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// No call gets a handler of this version any more; those that wait look for another version.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.wake_waiting();
+    }
+
+    pub(super) fn wake_waiting(&self) {
+        self.freed.notify(usize::MAX);
+    }
+
+    pub(super) fn listen(&self) -> EventListener {
+        self.freed.listen()
+    }
+
+    pub(super) fn try_lease(self: &Arc<Self>) -> Option<Lease> {
+        if self.retired.load(Ordering::Acquire) {
+            return None;
+        }
+        let handlers = self.handlers();
+        let free = handlers
+            .iter()
+            .filter(|h| h.is_healthy() && h.in_flight() < self.limits.concurrency)
+            .min_by_key(|h| h.in_flight())?;
+        // Under the table's lock, so two callers cannot both take the last place.
+        free.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Some(Lease { function: Arc::clone(self), handler: Arc::clone(free) })
+    }
+
+    pub(super) fn queue(self: &Arc<Self>) -> Option<Place> {
+        let queue = self.limits.queue;
+        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < queue).then_some(n + 1)).ok()?;
+        Some(Place(Arc::clone(self)))
+    }
+
+    fn handlers(&self) -> MutexGuard<'_, Vec<Arc<Handler>>> {
+        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handler {
+    /// A handler whose `/health` answered at `address`.
+    pub fn new(id: String, address: Address) -> Self {
+        Self {
+            id,
+            address,
+            healthy: AtomicBool::new(true),
+            in_flight: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            broken: Event::new(),
+        }
+    }
+
+    /// The backend's id for it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Whether calls may be sent to it.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Acquire)
+    }
+
+    /// Calls it works on now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// From now on it gets no calls; whoever waits on [`Handler::broken`] learns of it.
+    pub fn mark_unhealthy(&self) {
+        self.healthy.store(false, Ordering::Release);
+        self.idle_connections().clear();
+        self.broken.notify(usize::MAX);
+    }
+
+    /// Completes when the handler was marked unhealthy.
+    pub async fn broken(&self) {
+        loop {
+            let broken = self.broken.listen();
+            if !self.is_healthy() {
+                return;
+            }
+            broken.await;
+        }
+    }
+
+    /// An open connection that no call uses and the handler did not close.
+    pub(super) fn idle_connection(&self) -> Option<Stream> {
+        loop {
+            let stream = self.idle_connections().pop()?;
+            // Nothing may come on an idle connection: bytes or an end mean that it cannot be used.
+            if matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock) {
+                return Some(stream);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next call.
+    pub(super) fn keep(&self, stream: Stream) {
+        let mut idle = self.idle_connections();
+        if idle.len() < IDLE_CONNECTIONS && self.is_healthy() {
+            idle.push(stream);
+        }
+    }
+
+    fn idle_connections(&self) -> MutexGuard<'_, Vec<Stream>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    pub(super) fn handler(&self) -> &Handler {
+        &self.handler
+    }
+
+    pub(super) fn function(&self) -> &Function {
+        &self.function
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let before = self.handler.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.function.freed.notify(1);
+        if before == 1 {
+            self.function.idle.notify(usize::MAX);
+        }
+    }
+}
+
+impl Place {
+    /// Whether this is a place in the queue of `function`, the very version.
+    pub(super) fn is_in(&self, function: &Arc<Function>) -> bool {
+        Arc::ptr_eq(&self.0, function)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}

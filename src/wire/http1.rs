@@ -1,0 +1,440 @@
+//! HTTP/1 message heads, parsed strictly and written: RFC 9110 and RFC 9112.
+//!
+//! Where the RFCs leave a choice that two parsers could make differently, a message is refused: what the front door
+//! reads and what a handler gets never differ. Bodies in chunks are in [`super::chunked`].
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use super::headers::{HeaderError, Headers};
+
+/// Most header fields in one head; a stranger chooses their number.
+pub const MAX_FIELDS: usize = 64;
+
+/// How a message says where its body ends, RFC 9112 §6.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// A body of so many bytes; 0 where there is none.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// Responses only: the body ends where the connection does.
+    UntilClose,
+}
+
+/// A request's head.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request<'b> {
+    /// The method as it was sent.
+    pub method: &'b str,
+    /// Path and query: the request target in origin form, whatever form it came in (RFC 9112 §3.2).
+    pub target: &'b str,
+    /// The fields, without those that concern this connection alone.
+    pub headers: Headers,
+    /// Where the body ends.
+    pub framing: Framing,
+    /// Whether another request may follow on this connection.
+    pub keep_alive: bool,
+    /// Whether the peer waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
+    pub expects_continue: bool,
+    /// Whether the peer speaks HTTP/1.0 and knows no chunks.
+    pub http10: bool,
+    /// Bytes of the head, the empty line included.
+    pub len: usize,
+}
+
+/// A response's head.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The fields, without those that concern this connection alone.
+    pub headers: Headers,
+    /// Where the body ends.
+    pub framing: Framing,
+    /// Whether another response may follow on this connection.
+    pub keep_alive: bool,
+    /// Bytes of the head, the empty line included.
+    pub len: usize,
+}
+
+/// A message that is refused: the status to answer, and what was wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status that fits, RFC 9110 §15.5 and §15.6.
+    pub status: u16,
+    /// One line for the peer.
+    pub text: &'static str,
+}
+
+const fn bad(text: &'static str) -> Refusal {
+    Refusal { status: 400, text }
+}
+
+impl From<HeaderError> for Refusal {
+    fn from(e: HeaderError) -> Self {
+        match e {
+            HeaderError::Name => bad("a header name may hold only token characters"),
+            HeaderError::Value => bad("a header value may not hold control characters"),
+            HeaderError::TooLarge => {
+                Self { status: 431, text: "the header fields are too large: send less than 16384 bytes" }
+            }
+        }
+    }
+}
+
+/// Parses a request's head at the start of `buf`; `None` while it is not complete.
+///
+/// # Errors
+/// [`Refusal`]: the connection cannot be read any further and has to be closed after the answer.
+pub fn parse_request(buf: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
+    check_line_ends(buf)?;
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut head = httparse::Request::new(&mut fields);
+    let len = match head.parse(buf) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(e) => return Err(refusal(e)),
+    };
+    let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
+        return Err(bad("the request line needs a method, a target and a version"));
+    };
+    let http10 = minor == 0;
+    let read = read_fields(head.headers, http10)?;
+    if read.hosts > 1 || (read.hosts == 0 && !http10) {
+        return Err(bad("a request needs exactly one Host field"));
+    }
+    let framing = match (read.chunked, read.length) {
+        (true, Some(_)) => return Err(bad("Content-Length and Transfer-Encoding exclude each other")),
+        (true, None) if http10 => return Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
+        (true, None) => Framing::Chunked,
+        (false, length) => Framing::Length(length.unwrap_or(0)),
+    };
+    Ok(Some(Request {
+        method,
+        target: origin_form(target)?,
+        headers: read.headers,
+        framing,
+        keep_alive: read.keep_alive,
+        expects_continue: read.expects_continue && !http10,
+        http10,
+        len,
+    }))
+}
+
+/// Parses a response's head at the start of `buf`; `None` while it is not complete.
+///
+/// `bodyless` says that the request was a `HEAD`: whatever the fields say, no body follows (RFC 9112 §6.3).
+///
+/// # Errors
+/// [`Refusal`] with the text that says what was wrong; its status means nothing here.
+pub fn parse_response(buf: &[u8], bodyless: bool) -> Result<Option<Response>, Refusal> {
+    check_line_ends(buf)?;
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    let len = match head.parse(buf) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(e) => return Err(refusal(e)),
+    };
+    let (Some(status), Some(minor)) = (head.code, head.version) else {
+        return Err(bad("the status line needs a version and a code"));
+    };
+    if !(100..=599).contains(&status) {
+        return Err(bad("a status code is a number from 100 to 599"));
+    }
+    let read = read_fields(head.headers, minor == 0)?;
+    let framing = if bodyless || status < 200 || status == 204 || status == 304 {
+        Framing::Length(0)
+    } else {
+        match (read.chunked, read.length) {
+            (true, Some(_)) => return Err(bad("Content-Length and Transfer-Encoding exclude each other")),
+            (true, None) => Framing::Chunked,
+            (false, Some(length)) => Framing::Length(length),
+            (false, None) => Framing::UntilClose,
+        }
+    };
+    let keep_alive = read.keep_alive && framing != Framing::UntilClose;
+    Ok(Some(Response { status, headers: read.headers, framing, keep_alive, len }))
+}
+
+/// RFC 9112 §2.2 lets a parser take a lone LF as a line's end and asks it to refuse a lone CR: we refuse both.
+fn check_line_ends(buf: &[u8]) -> Result<(), Refusal> {
+    // The empty line that ends the head comes after a line that is not empty; what follows is body.
+    let (mut last, mut line, mut begun) = (0, 0, false);
+    for &b in buf {
+        if (b == b'\n') != (last == b'\r') {
+            return Err(bad("lines of a head end with CR LF and hold neither alone"));
+        }
+        match b {
+            b'\n' if line == 0 && begun => break,
+            b'\n' => line = 0,
+            b'\r' => {}
+            _ => (line, begun) = (line + 1, true),
+        }
+        last = b;
+    }
+    Ok(())
+}
+
+fn refusal(e: httparse::Error) -> Refusal {
+    match e {
+        httparse::Error::TooManyHeaders => Refusal { status: 431, text: "too many header fields: send at most 64" },
+        httparse::Error::Version => Refusal { status: 505, text: "this port speaks HTTP/1.1 and HTTP/1.0" },
+        httparse::Error::HeaderName => {
+            bad("a header name may hold only token characters, and no space before the colon")
+        }
+        httparse::Error::HeaderValue => bad("a header value may not hold control characters"),
+        httparse::Error::Token => bad("the request line needs a method, a target and a version"),
+        httparse::Error::NewLine => bad("lines of a head end with CR LF"),
+        httparse::Error::Status => bad("a status code is a number from 100 to 599"),
+    }
+}
+
+struct Fields {
+    headers: Headers,
+    length: Option<u64>,
+    chunked: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    hosts: usize,
+}
+
+fn read_fields(fields: &[httparse::Header<'_>], http10: bool) -> Result<Fields, Refusal> {
+    let mut read = Fields {
+        headers: Headers::new(),
+        length: None,
+        chunked: false,
+        keep_alive: !http10,
+        expects_continue: false,
+        hosts: 0,
+    };
+    for field in fields {
+        let (name, value) = (field.name, field.value.trim_ascii());
+        if name.eq_ignore_ascii_case("content-length") {
+            if read.length.replace(parse_length(value)?).is_some() {
+                return Err(bad("Content-Length came more than once"));
+            }
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            if read.chunked {
+                return Err(bad("Transfer-Encoding came more than once"));
+            }
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Refusal { status: 501, text: "the only transfer coding known here is chunked" });
+            }
+            read.chunked = true;
+        } else if name.eq_ignore_ascii_case("connection") {
+            for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+                if option.eq_ignore_ascii_case(b"close") {
+                    read.keep_alive = false;
+                } else if option.eq_ignore_ascii_case(b"keep-alive") && http10 {
+                    read.keep_alive = true;
+                }
+            }
+        } else if name.eq_ignore_ascii_case("expect") {
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(Refusal { status: 417, text: "the only expectation known here is 100-continue" });
+            }
+            read.expects_continue = true;
+        } else if !is_hop_by_hop(name) && !named_by_connection(fields, name) {
+            read.hosts += usize::from(name.eq_ignore_ascii_case("host"));
+            read.headers.push(name, value)?;
+        }
+    }
+    Ok(read)
+}
+
+/// Fields that concern one connection alone, RFC 9110 §7.6.1.
+pub fn is_hop_by_hop(name: &str) -> bool {
+    const NAMES: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "upgrade",
+        "http2-settings",
+    ];
+    NAMES.iter().any(|hop| name.eq_ignore_ascii_case(hop))
+}
+
+fn named_by_connection(fields: &[httparse::Header<'_>], name: &str) -> bool {
+    // Host frames the request itself: naming it would only make the front door and the handler differ.
+    !name.eq_ignore_ascii_case("host")
+        && fields.iter().filter(|f| f.name.eq_ignore_ascii_case("connection")).any(|f| {
+            f.value.split(|&b| b == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+        })
+}
+
+/// Digits only: no sign, no list, no space (RFC 9110 §8.6).
+fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
+    const WRONG: Refusal = bad("Content-Length is one decimal number");
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(WRONG);
+    }
+    std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).ok_or(WRONG)
+}
+
+/// The origin form of a request target, RFC 9112 §3.2.1 and §3.2.2.
+fn origin_form(target: &str) -> Result<&str, Refusal> {
+    if target.starts_with('/') {
+        return Ok(target);
+    }
+    let after_scheme = target.get(..7).filter(|s| s.eq_ignore_ascii_case("http://")).and_then(|_| target.get(7..));
+    match after_scheme {
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') => {
+            Ok(rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/"))
+        }
+        _ => Err(bad("the request target is a path such as /NAME")),
+    }
+}
+
+/// The head of a response as it goes to a client.
+pub struct ResponseHead<'a> {
+    /// The status code.
+    pub status: u16,
+    /// The fields, without those that concern the connection.
+    pub headers: &'a Headers,
+    /// How the body will be framed.
+    pub framing: Framing,
+    /// Whether the connection stays open.
+    pub keep_alive: bool,
+    /// Whether the peer speaks HTTP/1.0: it has to be told of a connection that stays open.
+    pub http10: bool,
+}
+
+impl ResponseHead<'_> {
+    /// Appends the head to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(128 + self.headers.as_lines().len());
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        out.extend_from_slice(self.headers.as_lines());
+        match self.framing {
+            // RFC 9110 §8.6: no Content-Length with 1xx and 204.
+            Framing::Length(_) if self.status == 204 || self.status < 200 => {}
+            Framing::Length(n) => {
+                let _ = write!(out, "content-length: {n}\r\n");
+            }
+            Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Framing::UntilClose => {}
+        }
+        if !self.keep_alive {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if self.http10 {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The reason phrase of a status, RFC 9110 §15; empty for one that is not in use here.
+pub const fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+/// Decodes `%XX` in a path segment; `None` for a broken escape or what is not UTF-8 (RFC 3986 §2.1).
+pub fn percent_decode(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(b) = bytes.next() {
+        if b == b'%' {
+            let high = char::from(bytes.next()?).to_digit(16)?;
+            let low = char::from(bytes.next()?).to_digit(16)?;
+            out.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            out.push(b);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+/// Header fields with this prefix are ours: what a caller sends under it never reaches a handler.
+const OWN_PREFIX: &str = "x-tinyfaas-";
+
+/// Appends the head of the request that asks a handler for one invocation.
+///
+/// `own` are fields of ours that the caller cannot set; bytes in them that no field may hold are percent-encoded.
+pub fn write_invocation(out: &mut Vec<u8>, headers: &Headers, own: &[(&str, &str)], framing: Framing) {
+    out.reserve(192 + headers.as_lines().len());
+    out.extend_from_slice(b"POST /fn HTTP/1.1\r\n");
+    if headers.get("host").is_none() {
+        out.extend_from_slice(b"host: tinyfaas\r\n");
+    }
+    let forged = |name: &str| name.get(..OWN_PREFIX.len()).is_some_and(|p| p.eq_ignore_ascii_case(OWN_PREFIX));
+    for (name, value) in headers.iter().filter(|(name, _)| !forged(name)) {
+        write_field(out, name, value);
+    }
+    for (name, value) in own.iter().filter(|(_, value)| !value.is_empty()) {
+        if value.bytes().all(|b| b.is_ascii_graphic()) {
+            write_field(out, name, value.as_bytes());
+        } else {
+            let escaped: String = value.bytes().map(escape).collect();
+            write_field(out, name, escaped.as_bytes());
+        }
+    }
+    match framing {
+        Framing::Length(n) => {
+            let _ = write!(out, "content-length: {n}\r\n\r\n");
+        }
+        Framing::Chunked | Framing::UntilClose => out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
+    }
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn escape(b: u8) -> String {
+    if b.is_ascii_graphic() { char::from(b).to_string() } else { format!("%{b:02X}") }
+}
+
+/// A one-line text body: what refusals carry.
+pub fn text_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + 1);
+    let _ = writeln!(line, "{text}");
+    line
+}
+
+#[cfg(test)]
+#[path = "http1_tests.rs"]
+mod tests;
