@@ -6,6 +6,7 @@
 //! - [`front`]: the front doors translate a protocol into a [`call::Call`] and its outcome back
 //! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
 //! - [`backend`]: starts, watches and removes handlers
+//! - [`unpack`]: an archive's files below a new folder
 //! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values
 //!
@@ -20,5 +21,6 @@ pub mod call;
 pub mod dispatch;
 pub mod function;
 pub mod net;
+pub mod unpack;
 pub mod wire;
 pub mod worker;

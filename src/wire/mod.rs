@@ -5,3 +5,5 @@
 pub mod chunked;
 pub mod headers;
 pub mod http1;
+pub mod tar;
+pub mod zip;
