@@ -3,6 +3,8 @@
 //! # Layout
 //! Each layer uses only those below it; `ARCHITECTURE.md` has the picture.
 //!
+//! - [`cli`]: the commands; [`config`]: serve's flags and variables
+//! - [`serve`]: puts the server together and runs it
 //! - [`front`]: the front doors translate a protocol into a [`call::Call`] and its outcome back
 //! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
 //! - [`backend`]: starts, watches and removes handlers
@@ -18,9 +20,14 @@ pub mod backend;
 pub mod budget;
 pub mod buffers;
 pub mod call;
+pub mod cli;
+pub mod config;
 pub mod dispatch;
 pub mod function;
+pub mod logging;
 pub mod net;
+pub mod quantity;
+pub mod serve;
 pub mod unpack;
 pub mod wire;
 pub mod worker;

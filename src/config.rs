@@ -1,0 +1,391 @@
+//! What `tinyfaas serve` is told: its flags and the environment's variables, as one [`Config`] of plain values.
+//!
+//! A new flag is one field of [`Config`]: its docstring is the help text and states the default.
+//! Nothing here opens, binds or starts anything.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use argh::FromArgs;
+use log::LevelFilter;
+
+use crate::function::Runtime;
+use crate::logging;
+use crate::quantity::{bytes, count, count_or_zero, duration};
+
+/// The management API's TCP port.
+pub const MANAGEMENT_PORT: u16 = 8080;
+/// The HTTP front door's TCP port.
+pub const HTTP_PORT: u16 = 8000;
+/// The CoAP front door's UDP port (RFC 7252 §6.1).
+pub const COAP_PORT: u16 = 5683;
+/// The gRPC front door's TCP port.
+pub const GRPC_PORT: u16 = 9000;
+
+const KI: u64 = 1 << 10;
+const MI: u64 = KI << 10;
+
+/// run the server: functions deployed to it answer over HTTP, CoAP and gRPC (the default command)
+#[derive(FromArgs, Debug, Clone, PartialEq, Eq)]
+#[argh(
+    subcommand,
+    name = "serve",
+    help_triggers("-h", "--help"),
+    note = "An ADDR is HOST:PORT, :PORT or PORT, where HOST is an IP address. HTTP_PORT, COAP_PORT, GRPC_PORT\n\
+            (-1 is off), TF_BACKEND, DOCKER_HOST and RUST_LOG stand in for flags that are not given.\n\
+            Sizes: 64Ki, 10Mi, 1Gi. Times: 500ms, 30s, 5m, 1h."
+)]
+pub struct Config {
+    /// address of the management API; default 127.0.0.1:8080
+    #[argh(option, arg_name = "ADDR", from_str_fn(parse_management), default = "local(MANAGEMENT_PORT)")]
+    pub management: SocketAddr,
+
+    /// address of the HTTP front door, or off; default [::]:8000
+    #[argh(option, arg_name = "ADDR", from_str_fn(parse_listen), default = "Listen::everywhere(HTTP_PORT)")]
+    pub http: Listen,
+
+    /// address of the CoAP front door, or off; default [::]:5683
+    #[argh(option, arg_name = "ADDR", from_str_fn(parse_listen), default = "Listen::everywhere(COAP_PORT)")]
+    pub coap: Listen,
+
+    /// address of the gRPC front door, or off; default [::]:9000
+    #[argh(option, arg_name = "ADDR", from_str_fn(parse_listen), default = "Listen::everywhere(GRPC_PORT)")]
+    pub grpc: Listen,
+
+    /// host in the URLs that a deployment answers; default: the one the client called
+    #[argh(option, arg_name = "HOST")]
+    pub public_host: Option<String>,
+
+    /// folder for what is deployed; default /var/lib/tinyfaas as root, else ~/.local/state/tinyfaas
+    #[argh(option, arg_name = "DIR", default = "default_state_dir()")]
+    pub state_dir: PathBuf,
+
+    /// what runs handlers: docker, process, or auto (docker where its engine answers); default auto
+    #[argh(option, arg_name = "NAME", from_str_fn(parse_backend), default = "BackendChoice::Auto")]
+    pub backend: BackendChoice,
+
+    /// the Docker engine, unix:///path or tcp://host:port; default unix:///var/run/docker.sock
+    #[argh(option, arg_name = "URL")]
+    pub docker_host: Option<String>,
+
+    /// image to run a runtime's handlers from, ENV=IMAGE; may be repeated; default: ours, made from the base
+    #[argh(option, arg_name = "ENV=IMAGE", from_str_fn(parse_runtime_image))]
+    pub runtime_image: Vec<RuntimeImage>,
+
+    /// image to make a runtime's image from, ENV=IMAGE; may be repeated; default: the official small images
+    #[argh(option, arg_name = "ENV=IMAGE", from_str_fn(parse_runtime_image))]
+    pub runtime_base: Vec<RuntimeImage>,
+
+    /// how containers are reached: socket, tcp, or auto (the socket where it answers); default auto
+    #[argh(option, arg_name = "WAY", from_str_fn(parse_reach), default = "Reach::Auto")]
+    pub reach: Reach,
+
+    /// start handlers with the engine's or the system's usual rights instead of as few as possible
+    #[argh(switch)]
+    pub no_hardening: bool,
+
+    /// what is logged: off, error, warn, info, debug or trace; default info
+    #[argh(option, arg_name = "LEVEL", from_str_fn(logging::level), default = "LevelFilter::Info")]
+    pub log: LevelFilter,
+
+    /// largest zip of an upload; default 64Mi
+    #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "64 * MI")]
+    pub max_upload: u64,
+
+    /// largest body of an HTTP call, 0 for no bound (bodies stream); default 0
+    #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "0")]
+    pub max_body: u64,
+
+    /// open connections, each front door for itself; default 1024
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "1024")]
+    pub max_connections: usize,
+
+    /// functions deployed at once; default 256
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "256")]
+    pub max_functions: usize,
+
+    /// longest time for one call, waiting included; default 60s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(60)")]
+    pub timeout: Duration,
+
+    /// calls that one handler works on at once; default 8
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "8")]
+    pub concurrency: usize,
+
+    /// calls that may wait for a handler, each function for itself; default 64
+    #[argh(option, arg_name = "N", from_str_fn(count_or_zero), default = "64")]
+    pub queue: usize,
+
+    /// asynchronous calls at once; default 64
+    #[argh(option, arg_name = "N", from_str_fn(count_or_zero), default = "64")]
+    pub async_calls: usize,
+
+    /// time for new handlers to become healthy; default 60s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(60)")]
+    pub health_timeout: Duration,
+
+    /// time for the installation of a function's dependencies; default 10m
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(600)")]
+    pub install_timeout: Duration,
+
+    /// time for the download of an uploadURL; default 5m
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(300)")]
+    pub download_timeout: Duration,
+
+    /// let uploadURL fetch from loopback and link-local addresses
+    #[argh(switch)]
+    pub allow_local_urls: bool,
+
+    /// file of PEM certificates to trust for uploadURL, besides the public ones
+    #[argh(option, arg_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// time a kept connection may be idle; default 75s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(75)")]
+    pub idle_timeout: Duration,
+
+    /// time for the head of a request; default 10s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(10)")]
+    pub head_timeout: Duration,
+
+    /// time between two pieces of a body; default 30s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(30)")]
+    pub body_timeout: Duration,
+
+    /// time that calls in flight have to finish when the server stops; default 10s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(10)")]
+    pub grace: Duration,
+}
+
+/// Where a front door listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// At this address; port 0 for any free one.
+    At(SocketAddr),
+    /// It is turned off.
+    Off,
+}
+
+impl Listen {
+    /// At `port` of every address, IPv6 and IPv4.
+    pub const fn everywhere(port: u16) -> Self {
+        Self::At(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))
+    }
+
+    /// The address, unless it is off.
+    pub const fn addr(self) -> Option<SocketAddr> {
+        match self {
+            Self::At(addr) => Some(addr),
+            Self::Off => None,
+        }
+    }
+}
+
+/// Which backend was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// Docker where its engine answers, else processes.
+    Auto,
+    /// Containers.
+    Docker,
+    /// Child processes.
+    Process,
+}
+
+/// How the Docker backend reaches its containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Whichever answers first, the socket preferred.
+    Auto,
+    /// Through a unix socket in a bind-mounted folder.
+    Socket,
+    /// Through TCP port 8000 of the container.
+    Tcp,
+}
+
+/// An image for a runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeImage {
+    /// The runtime.
+    pub runtime: Runtime,
+    /// The image's reference.
+    pub image: String,
+}
+
+/// The value of an environment variable.
+pub type Var<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// What the environment says in place of serve's flags that are not among `args`, as arguments: a flag wins.
+///
+/// # Errors
+/// One line that names the variable whose value is wrong.
+pub fn from_environment(args: &[String], var: Var<'_>) -> Result<Vec<String>, String> {
+    let mut out = Vec::new();
+    let mut set = |flag: &str, value: Option<Result<String, String>>| {
+        match value {
+            Some(value) if !args.iter().any(|a| a == flag) => out.extend([flag.to_string(), value?]),
+            _ => {}
+        }
+        Ok::<(), String>(())
+    };
+    for (name, flag) in [("HTTP_PORT", "--http"), ("COAP_PORT", "--coap"), ("GRPC_PORT", "--grpc")] {
+        set(flag, text(name, var)?.map(|v| port_variable(name, &v)))?;
+    }
+    let backend = text("TF_BACKEND", var)?;
+    set("--backend", backend.map(|v| parse_backend(&v).map(|_| v).map_err(|e| format!("TF_BACKEND: {e}"))))?;
+    set("--docker-host", text("DOCKER_HOST", var)?.filter(|v| !v.is_empty()).map(Ok))?;
+    // Only a plain level: the filters that other programs take (`crate=debug`) are not ours to refuse.
+    let level = var("RUST_LOG").and_then(|v| v.into_string().ok()).filter(|v| logging::level(v).is_ok());
+    set("--log", level.map(Ok))?;
+    Ok(out)
+}
+
+fn text(name: &str, var: Var<'_>) -> Result<Option<String>, String> {
+    var(name).map(|v| v.into_string().map_err(|v| format!("{name}: {v:?} is not UTF-8"))).transpose()
+}
+
+/// The value of `HTTP_PORT` and its like as a flag's value.
+fn port_variable(name: &str, value: &str) -> Result<String, String> {
+    match value.parse::<i64>() {
+        Ok(-1) => Ok("off".into()),
+        Ok(port @ 0..=65_535) => Ok(port.to_string()),
+        _ => Err(format!("{name}: {value:?} is no port: use a whole number up to 65535, or -1 to turn it off")),
+    }
+}
+
+impl Config {
+    /// Checks what no flag can check alone, and makes paths absolute.
+    ///
+    /// # Errors
+    /// One line that names the flag.
+    pub fn validate(mut self) -> Result<Self, String> {
+        if self.state_dir.as_os_str().is_empty() {
+            return Err("--state-dir: neither HOME nor XDG_STATE_HOME is set: name a folder".into());
+        }
+        self.state_dir = std::path::absolute(&self.state_dir)
+            .map_err(|e| format!("--state-dir: cannot make {:?} absolute: {e}", self.state_dir))?;
+        if let Some(host) = &self.docker_host
+            && !host.starts_with("unix://")
+            && !host.starts_with("tcp://")
+        {
+            return Err(format!("--docker-host: {host:?} is no engine: use unix:///path or tcp://host:port"));
+        }
+        if let Some(host) = &self.public_host
+            && (host.is_empty() || host.bytes().any(|b| b <= b' ' || b == b'/' || b == 0x7f))
+        {
+            return Err(format!("--public-host: {host:?} is no host: use a name or an IP address"));
+        }
+        Ok(self)
+    }
+
+    /// The image that `--runtime-image` names for `runtime`.
+    pub fn image(&self, runtime: Runtime) -> Option<&str> {
+        last_for(&self.runtime_image, runtime)
+    }
+
+    /// The image that `--runtime-base` names for `runtime`.
+    pub fn base(&self, runtime: Runtime) -> Option<&str> {
+        last_for(&self.runtime_base, runtime)
+    }
+}
+
+impl Default for Config {
+    /// No flag given, and nothing in the environment.
+    fn default() -> Self {
+        match Self::from_args(&["tinyfaas", "serve"], &[]) {
+            Ok(config) => config,
+            // Every flag has a default, which the test below holds.
+            Err(_) => unreachable!("a flag of serve has no default"),
+        }
+    }
+}
+
+fn last_for(images: &[RuntimeImage], runtime: Runtime) -> Option<&str> {
+    images.iter().rev().find(|i| i.runtime == runtime).map(|i| i.image.as_str())
+}
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn parse_management(text: &str) -> Result<SocketAddr, String> {
+    if text == "off" {
+        return Err("the management API cannot be turned off: use an address such as 127.0.0.1:8080".into());
+    }
+    address(text, IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen::Off);
+    }
+    address(text, IpAddr::V6(Ipv6Addr::UNSPECIFIED)).map(Listen::At)
+}
+
+/// Takes `HOST:PORT`, `:PORT` or `PORT`; the last two at `host`.
+fn address(text: &str, host: IpAddr) -> Result<SocketAddr, String> {
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    let (name, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let ip = match name {
+        "" => Some(host),
+        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => None,
+    };
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    match (ip, port.parse()) {
+        (Some(ip), Ok(port)) if digits => Ok(SocketAddr::new(ip, port)),
+        _ => Err(format!("{text:?} is no address: use IP:PORT, [IPv6]:PORT, :PORT or PORT")),
+    }
+}
+
+fn parse_backend(text: &str) -> Result<BackendChoice, String> {
+    match text {
+        "auto" => Ok(BackendChoice::Auto),
+        "docker" => Ok(BackendChoice::Docker),
+        "process" => Ok(BackendChoice::Process),
+        _ => Err(format!("unknown backend {text:?}: use docker, process or auto")),
+    }
+}
+
+fn parse_reach(text: &str) -> Result<Reach, String> {
+    match text {
+        "auto" => Ok(Reach::Auto),
+        "socket" => Ok(Reach::Socket),
+        "tcp" => Ok(Reach::Tcp),
+        _ => Err(format!("unknown way {text:?} to reach a container: use auto, socket or tcp")),
+    }
+}
+
+fn parse_runtime_image(text: &str) -> Result<RuntimeImage, String> {
+    match text.split_once('=') {
+        Some((env, image)) if !image.is_empty() && !image.bytes().any(|b| b <= b' ') => {
+            Ok(RuntimeImage { runtime: Runtime::parse(env)?, image: image.into() })
+        }
+        _ => Err(format!("{text:?} names no image for a runtime: use ENV=IMAGE, such as python3=python:3.13-alpine")),
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    state_dir(rustix::process::geteuid().is_root(), &|name| std::env::var_os(name))
+}
+
+/// Where state lives when nobody says; empty where that cannot be told.
+fn state_dir(root: bool, var: Var<'_>) -> PathBuf {
+    // The XDG specification says that a relative path in its variables is to be ignored.
+    let folder = |name: &str| var(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if root {
+        return "/var/lib/tinyfaas".into();
+    }
+    folder("XDG_STATE_HOME")
+        .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
+        .map(|p| p.join("tinyfaas"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

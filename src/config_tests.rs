@@ -1,0 +1,124 @@
+//! The rules for serve's flags and variables, as tests.
+
+use super::*;
+
+fn parse(args: &[&str]) -> Result<Config, String> {
+    parse_in(args, &[])
+}
+
+fn parse_in(args: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
+    let mut args: Vec<String> = args.iter().map(|a| (*a).into()).collect();
+    let more = from_environment(&args, &|name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))?;
+    args.splice(0..0, more);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    Config::from_args(&["tinyfaas", "serve"], &args).map_err(|e| e.output)?.validate()
+}
+
+fn at(text: &str) -> Listen {
+    Listen::At(text.parse().unwrap())
+}
+
+#[test]
+fn without_flags_the_contract_s_ports_hold_and_management_is_local() {
+    let config = Config::default();
+    assert_eq!(config.management, "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(config.http, at("[::]:8000"));
+    assert_eq!(config.coap, at("[::]:5683"));
+    assert_eq!(config.grpc, at("[::]:9000"));
+    assert_eq!(config.backend, BackendChoice::Auto);
+    assert_eq!((config.max_upload, config.timeout), (64 << 20, Duration::from_secs(60)));
+}
+
+#[test]
+fn an_address_is_a_host_with_port_or_a_port() {
+    assert_eq!(parse(&["--http", "0.0.0.0:80"]).unwrap().http, at("0.0.0.0:80"));
+    assert_eq!(parse(&["--http", "[::1]:80"]).unwrap().http, at("[::1]:80"));
+    assert_eq!(parse(&["--http", ":80"]).unwrap().http, at("[::]:80"));
+    assert_eq!(parse(&["--http", "80"]).unwrap().http, at("[::]:80"));
+    assert_eq!(parse(&["--http", "localhost:0"]).unwrap().http, at("127.0.0.1:0"));
+    assert_eq!(parse(&["--http", "off"]).unwrap().http, Listen::Off);
+    assert_eq!(parse(&["--management", ":81"]).unwrap().management, "127.0.0.1:81".parse().unwrap());
+    for wrong in ["", ":", "host:80", "80:", "1.2.3.4", "::1:80x", "65536", "+80", "-1", "[::1]", ":off"] {
+        let error = parse(&["--http", wrong]).unwrap_err();
+        assert!(error.contains("--http") && error.contains("use IP:PORT"), "{wrong}: {error}");
+    }
+    assert!(parse(&["--management", "off"]).unwrap_err().contains("cannot be turned off"));
+}
+
+#[test]
+fn the_port_variables_move_a_front_door_or_turn_it_off() {
+    let env = [("HTTP_PORT", "8001"), ("COAP_PORT", "-1"), ("GRPC_PORT", "0")];
+    let config = parse_in(&[], &env).unwrap();
+    assert_eq!((config.http, config.coap, config.grpc), (at("[::]:8001"), Listen::Off, at("[::]:0")));
+}
+
+#[test]
+fn a_wrong_port_variable_fails_and_is_named() {
+    for name in ["HTTP_PORT", "COAP_PORT", "GRPC_PORT"] {
+        for value in ["", "eighty", "65536", "-2", "80.0", "8000 "] {
+            let error = parse_in(&[], &[(name, value)]).unwrap_err();
+            assert!(error.starts_with(name) && error.contains("up to 65535"), "{name}={value}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let env =
+        [("HTTP_PORT", "1"), ("TF_BACKEND", "docker"), ("DOCKER_HOST", "tcp://10.0.0.1:2375"), ("RUST_LOG", "debug")];
+    let config = parse_in(&["--http", "2", "--backend", "process", "--docker-host", "unix:///x"], &env).unwrap();
+    assert_eq!((config.http, config.backend), (at("[::]:2"), BackendChoice::Process));
+    assert_eq!(config.docker_host.as_deref(), Some("unix:///x"));
+    assert_eq!(config.log, LevelFilter::Debug);
+    assert_eq!(parse_in(&["--log", "off"], &env).unwrap().log, LevelFilter::Off);
+}
+
+#[test]
+fn an_unknown_backend_fails_and_names_those_that_exist() {
+    for error in [parse_in(&[], &[("TF_BACKEND", "k8s")]).unwrap_err(), parse(&["--backend", "k8s"]).unwrap_err()] {
+        assert!(error.contains("docker, process or auto"), "{error}");
+    }
+    assert!(parse_in(&[], &[("TF_BACKEND", "k8s")]).unwrap_err().starts_with("TF_BACKEND"));
+}
+
+#[test]
+fn a_log_filter_of_another_program_is_no_error() {
+    assert_eq!(parse_in(&[], &[("RUST_LOG", "hyper=trace")]).unwrap().log, LevelFilter::Info);
+}
+
+#[test]
+fn images_are_given_by_runtime_and_the_last_one_counts() {
+    let config = parse(&["--runtime-image", "nodejs=a", "--runtime-base", "nodejs=b", "--runtime-image", "nodejs=c:1"]);
+    let config = config.unwrap();
+    assert_eq!((config.image(Runtime::Nodejs), config.base(Runtime::Nodejs)), (Some("c:1"), Some("b")));
+    assert_eq!(config.image(Runtime::Python3), None);
+    for wrong in ["nodejs", "nodejs=", "=x", "perl=x", "nodejs=a b"] {
+        assert!(parse(&["--runtime-image", wrong]).unwrap_err().contains("use "), "{wrong}");
+    }
+}
+
+#[test]
+fn bounds_are_checked_where_they_are_read() {
+    let config = parse(&["--max-upload", "1Gi", "--timeout", "5m", "--queue", "0"]).unwrap();
+    assert_eq!((config.max_upload, config.timeout, config.queue), (1 << 30, Duration::from_secs(300), 0));
+    for wrong in [["--timeout", "60"], ["--max-connections", "0"], ["--max-body", "lots"], ["--docker-host", "ssh://x"]]
+    {
+        let error = parse(&wrong).unwrap_err();
+        assert!(error.contains(wrong[0]) && error.contains("use "), "{wrong:?}: {error}");
+    }
+    assert!(parse(&["--public-host", "a b"]).unwrap_err().contains("--public-host"));
+}
+
+#[test]
+fn state_lives_where_the_user_may_write() {
+    let with = |env: &'static [(&str, &str)], root| {
+        state_dir(root, &move |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))
+    };
+    assert_eq!(with(&[("HOME", "/root")], true), PathBuf::from("/var/lib/tinyfaas"));
+    assert_eq!(with(&[("HOME", "/home/a")], false), PathBuf::from("/home/a/.local/state/tinyfaas"));
+    assert_eq!(with(&[("HOME", "/h"), ("XDG_STATE_HOME", "/s")], false), PathBuf::from("/s/tinyfaas"));
+    assert_eq!(with(&[("HOME", "/h"), ("XDG_STATE_HOME", "s")], false), PathBuf::from("/h/.local/state/tinyfaas"));
+    let config = Config { state_dir: with(&[], false), ..Config::default() };
+    assert!(config.validate().unwrap_err().contains("--state-dir"));
+    assert!(parse(&["--state-dir", "here"]).unwrap().state_dir.is_absolute());
+}

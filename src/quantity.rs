@@ -1,0 +1,123 @@
+//! Amounts as people write them: bytes (`64Ki`), times (`30s`), counts.
+//!
+//! Parsing is strict, and an error says what would be right.
+
+use std::time::Duration;
+
+/// Longest time that is taken, in seconds (one year): adding it to a clock never overflows.
+const MAX_SECONDS: u64 = 365 * 24 * 3600;
+
+/// Takes a number of bytes: `0`, `4096`, `64Ki`, `10Mi`, `2Gi`.
+///
+/// # Errors
+/// One line that says which forms there are.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: use bytes, or a number with Ki, Mi or Gi, such as 64Mi");
+    let (number, unit) = split(text);
+    let scale = match unit {
+        "" => 1,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.and_then(|n| n.checked_mul(scale)).ok_or_else(wrong)
+}
+
+/// Takes a length of time over zero and up to a year: `500ms`, `30s`, `5m`, `1h`.
+///
+/// # Errors
+/// One line that says which forms there are.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no length of time: use a number over 0 with ms, s, m or h, such as 30s");
+    let (number, unit) = split(text);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number
+        .and_then(|n| n.checked_mul(millis))
+        .filter(|n| (1..=MAX_SECONDS * 1000).contains(n))
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
+}
+
+/// Takes a count of at least 1.
+///
+/// # Errors
+/// One line that says what is right.
+pub fn count(text: &str) -> Result<usize, String> {
+    match number(text).and_then(|n| usize::try_from(n).ok()) {
+        Some(n) if n > 0 => Ok(n),
+        _ => Err(format!("{text:?} is no count: use a whole number of at least 1")),
+    }
+}
+
+/// Takes a count that may be 0.
+///
+/// # Errors
+/// One line that says what is right.
+pub fn count_or_zero(text: &str) -> Result<usize, String> {
+    number(text)
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or_else(|| format!("{text:?} is no count: use a whole number of at least 0"))
+}
+
+/// Splits `10Mi` in its number and its unit.
+fn split(text: &str) -> (Option<u64>, &str) {
+    let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    (number(digits), unit)
+}
+
+/// Digits and nothing else: `str::parse` takes a sign too.
+fn number(digits: &str) -> Option<u64> {
+    if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_binary_units_and_nothing_else() {
+        assert_eq!(bytes("0"), Ok(0));
+        assert_eq!(bytes("4096"), Ok(4096));
+        assert_eq!(bytes("64Ki"), Ok(65_536));
+        assert_eq!(bytes("10Mi"), Ok(10_485_760));
+        assert_eq!(bytes("2Gi"), Ok(2_147_483_648));
+        for wrong in
+            ["", "Ki", "64k", "64KB", "64 Ki", "-1", "+1", "1.5Mi", "64Ki ", "99999999999999999999", "17179869184Gi"]
+        {
+            let error = bytes(wrong).unwrap_err();
+            assert!(error.contains("such as 64Mi"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_need_a_unit_and_are_over_zero_and_at_most_a_year() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("8760h"), Ok(Duration::from_secs(MAX_SECONDS)));
+        for wrong in ["", "30", "0s", "s", "-1s", "1.5s", "30S", "1d", "8761h", "18446744073709551615h"] {
+            let error = duration(wrong).unwrap_err();
+            assert!(error.contains("such as 30s"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn counts_are_whole_numbers() {
+        assert_eq!(count("1"), Ok(1));
+        assert_eq!(count_or_zero("0"), Ok(0));
+        for wrong in ["0", "", "-1", "+1", "1.0", "x", "99999999999999999999"] {
+            assert!(count(wrong).unwrap_err().contains("at least 1"), "{wrong}");
+        }
+        for wrong in ["", "-1", "1k"] {
+            assert!(count_or_zero(wrong).unwrap_err().contains("at least 0"), "{wrong}");
+        }
+    }
+}
