@@ -7,4 +7,6 @@ pub mod grpc;
 pub mod headers;
 pub mod http1;
 pub mod tar;
+pub mod upload;
+pub mod url;
 pub mod zip;
