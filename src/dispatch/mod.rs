@@ -154,7 +154,11 @@ impl Dispatch {
         }
     }
 
-    fn callable(&self, name: &str) -> Result<Arc<Function>, Failure> {
+    /// The function of that name, if calls are taken at all.
+    ///
+    /// # Errors
+    /// Unknown, or the runtime is stopping.
+    pub fn callable(&self, name: &str) -> Result<Arc<Function>, Failure> {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Failure::new(FailureKind::Unavailable, "the runtime is stopping: try again later"));
         }

@@ -1,0 +1,210 @@
+//! The HTTP front door: `/NAME` calls a function.
+
+use std::io;
+use std::sync::Arc;
+
+use async_executor::StaticExecutor;
+use async_lock::Semaphore;
+
+use crate::budget::Budget;
+use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
+use crate::dispatch::{Dispatch, Reply};
+use crate::http_server::{Head, RequestBody, Responder, Service};
+use crate::wire::headers::Headers;
+use crate::wire::http1::percent_decode;
+
+/// Largest body of an asynchronous call in bytes: it is held whole, since its sender does not wait for the handler.
+pub const ASYNC_BODY: usize = 64 * 1024;
+
+/// Answers HTTP requests with what functions say.
+pub struct Front {
+    dispatch: Arc<Dispatch>,
+    executor: &'static StaticExecutor,
+    /// Asynchronous calls that may be under way at once.
+    async_calls: Arc<Semaphore>,
+    budget: Budget,
+}
+
+/// A request target that names a function.
+struct Target<'t> {
+    function: String,
+    path: &'t str,
+    query: &'t str,
+}
+
+impl Front {
+    /// A front door to the functions of `dispatch`. At most `async_calls` calls whose callers do not wait are under way
+    /// at once, and their bodies come from `budget`.
+    pub fn new(dispatch: Arc<Dispatch>, executor: &'static StaticExecutor, async_calls: usize, budget: Budget) -> Self {
+        Self { dispatch, executor, async_calls: Arc::new(Semaphore::new(async_calls)), budget }
+    }
+
+    async fn call(&self, head: &Head, body: &mut RequestBody<'_>, respond: Responder<'_>) -> io::Result<()> {
+        let Some(method) = method(&head.method) else {
+            let mut allow = Headers::new();
+            let _ = allow.push("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE");
+            let text = "call a function with GET, HEAD, POST, PUT, PATCH or DELETE";
+            return respond.text_with(405, &allow, text).await;
+        };
+        let target = match target(&head.target) {
+            Ok(target) => target,
+            Err(text) => return respond.text(400, text).await,
+        };
+        if head.headers.get("x-tinyfaas-async").is_some() {
+            return match self.call_later(method, &target, &head.headers, body).await {
+                Ok(()) => respond.text(202, "accepted").await,
+                Err(failure) => refuse(respond, &failure).await,
+            };
+        }
+        let call = Call {
+            function: &target.function,
+            method,
+            path: target.path,
+            query: target.query,
+            headers: &head.headers,
+            body: Body::Stream(body),
+            deadline: None,
+            protocol: Protocol::Http,
+        };
+        match self.dispatch.call(call).await {
+            Ok(reply) => pass_on(reply, respond).await,
+            Err(failure) => refuse(respond, &failure).await,
+        }
+    }
+
+    /// Takes a call whose caller does not wait for its end.
+    async fn call_later(
+        &self,
+        method: Method,
+        target: &Target<'_>,
+        headers: &Headers,
+        body: &mut RequestBody<'_>,
+    ) -> Result<(), Failure> {
+        self.dispatch.callable(&target.function)?;
+        let busy =
+            || Failure::new(FailureKind::QueueFull, "too many asynchronous calls are under way: try again later");
+        let place = self.async_calls.try_acquire_arc().ok_or_else(busy)?;
+        let too_large =
+            || Failure::new(FailureKind::TooLarge, "the body of an asynchronous call may be at most 65536 bytes");
+        if body.is_longer_than(ASYNC_BODY as u64) {
+            return Err(too_large());
+        }
+        let mut share = self.budget.take(0).ok_or_else(busy)?;
+        let mut bytes = Vec::new();
+        let mut piece = [0; 1024];
+        loop {
+            let n = body.read(&mut piece).await.map_err(|e| Failure::new(FailureKind::BadRequest, e.to_string()))?;
+            if n == 0 {
+                break;
+            }
+            if bytes.len() + n > ASYNC_BODY {
+                return Err(too_large());
+            }
+            if !share.grow(n) {
+                return Err(busy());
+            }
+            bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
+        }
+        let (dispatch, headers) = (Arc::clone(&self.dispatch), headers.clone());
+        let (function, path, query) = (target.function.clone(), target.path.to_owned(), target.query.to_owned());
+        let later = async move {
+            let call = Call {
+                function: &function,
+                method,
+                path: &path,
+                query: &query,
+                headers: &headers,
+                body: Body::Bytes(&bytes),
+                deadline: None,
+                protocol: Protocol::Http,
+            };
+            if let Err(failure) = discard(dispatch.call(call).await).await {
+                log::warn!("asynchronous call of {function} failed: {failure}");
+            }
+            drop((place, share));
+        };
+        self.executor.spawn(later).detach();
+        Ok(())
+    }
+}
+
+impl Service for Front {
+    async fn serve<'c>(&'c self, head: Head, mut body: RequestBody<'c>, respond: Responder<'c>) -> io::Result<()> {
+        log::debug!("http {} {} from {}", head.method, head.target, head.peer);
+        self.call(&head, &mut body, respond).await
+    }
+}
+
+async fn discard(reply: Result<Reply<'_>, Failure>) -> Result<(), Failure> {
+    let mut reply = reply?;
+    while !reply.chunk().await?.is_empty() {}
+    match reply.status {
+        status @ 500.. => Err(Failure::new(FailureKind::HandlerBroke, format!("it answered {status}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Passes a handler's answer on as it comes.
+async fn pass_on(mut reply: Reply<'_>, respond: Responder<'_>) -> io::Result<()> {
+    let mut pieces = respond.pieces(reply.status, &reply.headers, reply.length());
+    loop {
+        match reply.chunk().await {
+            Ok([]) => return pieces.finish().await,
+            Ok(piece) => pieces.send(piece).await?,
+            Err(failure) if pieces.is_unsent() => return refuse(pieces.into_responder(), &failure).await,
+            // The head is out: only a connection that breaks off can say that the answer is not whole.
+            Err(failure) => {
+                log::debug!("{failure}");
+                return Err(io::Error::other(failure));
+            }
+        }
+    }
+}
+
+async fn refuse(mut respond: Responder<'_>, failure: &Failure) -> io::Result<()> {
+    let status = failure.kind.http_status();
+    if matches!(failure.kind, FailureKind::BadRequest | FailureKind::TooLarge) {
+        // The rest of the body cannot be told from a next request.
+        respond.close_after();
+    }
+    if status != 503 {
+        return respond.text(status, &failure.text).await;
+    }
+    let mut headers = Headers::new();
+    let _ = headers.push("retry-after", b"1");
+    respond.text_with(status, &headers, &failure.text).await
+}
+
+fn method(name: &str) -> Option<Method> {
+    let known = [Method::Get, Method::Head, Method::Post, Method::Put, Method::Patch, Method::Delete];
+    known.into_iter().find(|m| m.name() == name)
+}
+
+/// `/NAME/deeper?query`; slashes before the name do not matter.
+fn target(target: &str) -> Result<Target<'_>, &'static str> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = path.trim_start_matches('/');
+    let (name, path) = path.find('/').and_then(|at| path.split_at_checked(at)).unwrap_or((path, ""));
+    let function = percent_decode(name).ok_or("the function's name has a broken percent escape")?;
+    Ok(Target { function, path, query })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> (String, &str, &str) {
+        let t = target(text).unwrap();
+        (t.function, t.path, t.query)
+    }
+
+    #[test]
+    fn a_target_names_a_function_and_what_follows_it() {
+        assert_eq!(parts("/sieve"), ("sieve".into(), "", ""));
+        assert_eq!(parts("///sieve?n=1?2"), ("sieve".into(), "", "n=1?2"));
+        assert_eq!(parts("/sieve/a/b%2F?x"), ("sieve".into(), "/a/b%2F", "x"));
+        assert_eq!(parts("/si%65ve/"), ("sieve".into(), "/", ""));
+        assert_eq!(parts("/"), (String::new(), "", ""));
+        assert!(target("/%f").is_err());
+    }
+}

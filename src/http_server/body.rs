@@ -1,0 +1,203 @@
+//! The body of a request, read from its connection piece by piece.
+
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::{AsyncRead, Stream as _};
+
+use super::{Input, Shape};
+use crate::call::BodyStream;
+use crate::net::Stream;
+use crate::wire::chunked::ChunkDecoder;
+use crate::wire::http1::Framing;
+
+/// What of a request's body was not read yet.
+pub(crate) struct Left {
+    framing: FramingLeft,
+    /// Bytes that may still come before the bound.
+    allowed: u64,
+    expects_continue: bool,
+}
+
+enum FramingLeft {
+    Length(u64),
+    Chunks(ChunkDecoder),
+}
+
+impl Left {
+    pub(super) fn new(shape: &Shape, max_body: u64) -> Self {
+        let framing = match shape.framing {
+            Framing::Length(n) => FramingLeft::Length(n),
+            Framing::Chunked | Framing::UntilClose => FramingLeft::Chunks(ChunkDecoder::new()),
+        };
+        Self { framing, allowed: max_body, expects_continue: shape.expects_continue }
+    }
+
+    fn is_done(&self) -> bool {
+        match &self.framing {
+            FramingLeft::Length(n) => *n == 0,
+            FramingLeft::Chunks(decoder) => decoder.is_done(),
+        }
+    }
+
+    /// Passes over what nobody read, as far as it is here; `false` when more would have to come.
+    pub(super) fn skip_buffered(&mut self, input: &mut Input) -> bool {
+        match &mut self.framing {
+            FramingLeft::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(input.end - input.start);
+                input.start += here;
+                *left -= here as u64;
+            }
+            FramingLeft::Chunks(decoder) => {
+                while !decoder.is_done() && input.start < input.end {
+                    match decoder.decode(input.bytes()) {
+                        Ok((used, _)) => input.start += used,
+                        Err(_) => return false,
+                    }
+                }
+            }
+        }
+        self.is_done()
+    }
+}
+
+/// The body of a request. Reading it answers `Expect: 100-continue`.
+pub struct RequestBody<'c> {
+    stream: &'c Stream,
+    input: &'c mut Input,
+    left: &'c mut Left,
+    patience: Duration,
+    pause: Option<Timer>,
+}
+
+impl<'c> RequestBody<'c> {
+    pub(super) fn new(stream: &'c Stream, input: &'c mut Input, left: &'c mut Left, patience: Duration) -> Self {
+        Self { stream, input, left, patience, pause: None }
+    }
+
+    /// Reads the next piece; 0 is the end.
+    ///
+    /// # Errors
+    /// As [`BodyStream::poll_read`].
+    pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
+    }
+
+    /// Whether the sender said that it is larger than `max` bytes.
+    pub fn is_longer_than(&self, max: u64) -> bool {
+        self.length().is_some_and(|n| n > max)
+    }
+
+    fn say_continue(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.left.expects_continue) && self.input.start == self.input.end {
+            const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+            let mut socket: &Stream = self.stream;
+            // Nothing was written before it, so there is room for these few bytes.
+            return WriteNow(&mut socket).write_all(CONTINUE);
+        }
+        Ok(())
+    }
+
+    fn poll_receive(stream: &Stream, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut stream = stream;
+        match futures_lite::ready!(Pin::new(&mut stream).poll_read(cx, buf)) {
+            Ok(0) => Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the body ended early"))),
+            other => Poll::Ready(other),
+        }
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &mut self.left.framing {
+            FramingLeft::Length(0) => Poll::Ready(Ok(0)),
+            FramingLeft::Length(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len());
+                let space = buf.get_mut(..most).unwrap_or_default();
+                let here = self.input.bytes();
+                let n = if here.is_empty() {
+                    futures_lite::ready!(Self::poll_receive(self.stream, cx, space))?
+                } else {
+                    let n = here.len().min(space.len());
+                    copy(here, space, n);
+                    self.input.start += n;
+                    n
+                };
+                *left -= n as u64;
+                Poll::Ready(Ok(n))
+            }
+            FramingLeft::Chunks(decoder) => loop {
+                if decoder.is_done() {
+                    return Poll::Ready(Ok(0));
+                }
+                if self.input.start == self.input.end {
+                    (self.input.start, self.input.end) = (0, 0);
+                    self.input.end = futures_lite::ready!(Self::poll_receive(self.stream, cx, &mut self.input.buf))?;
+                }
+                // No more than fits `buf`: what the decoder hands out cannot be put back.
+                let here = self.input.bytes();
+                let here = here.get(..here.len().min(buf.len())).unwrap_or_default();
+                let (used, data) = decoder.decode(here).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.0))?;
+                copy(data, buf, data.len());
+                let n = data.len();
+                self.input.start += used;
+                if n > 0 {
+                    return Poll::Ready(Ok(n));
+                }
+            },
+        }
+    }
+}
+
+fn copy(from: &[u8], to: &mut [u8], n: usize) {
+    if let (Some(from), Some(to)) = (from.get(..n), to.get_mut(..n)) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl BodyStream for RequestBody<'_> {
+    fn length(&self) -> Option<u64> {
+        match self.left.framing {
+            FramingLeft::Length(n) => Some(n),
+            FramingLeft::Chunks(_) => None,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.say_continue()?;
+        match self.poll_more(cx, buf) {
+            Poll::Ready(Ok(n)) => {
+                self.pause = None;
+                match self.left.allowed.checked_sub(n as u64) {
+                    Some(allowed) => self.left.allowed = allowed,
+                    None => {
+                        let text = "the body is too large";
+                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::FileTooLarge, text)));
+                    }
+                }
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Pending => {
+                let patience = self.patience;
+                let pause = self.pause.get_or_insert_with(|| Timer::after(patience));
+                futures_lite::ready!(Pin::new(pause).poll_next(cx));
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body did not arrive in time")))
+            }
+        }
+    }
+}
+
+/// Writes what fits now.
+struct WriteNow<'a, 's>(&'a mut &'s Stream);
+
+impl Write for WriteNow<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.try_write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,356 @@
+//! HTTP/1 connections of the HTTP front door and of management: accepting, reading heads, keeping alive, closing.
+//!
+//! What a request means is the [`Service`]'s business. An idle connection costs its socket, its task and a timer; a
+//! buffer is lent to it only while it moves bytes.
+
+mod body;
+mod respond;
+
+pub use body::RequestBody;
+pub use respond::Responder;
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_executor::StaticExecutor;
+use async_io::{Async, Timer};
+use async_lock::{Semaphore, SemaphoreGuardArc};
+use event_listener::Event;
+use futures_lite::{AsyncReadExt, FutureExt};
+
+use crate::buffers::{Buffer, Buffers};
+use crate::net::Stream;
+use crate::shutdown::Shutdown;
+use crate::wire::headers::Headers;
+use crate::wire::http1::{self, Refusal};
+
+/// Bounds of a server; all times are for one connection.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Connections at once. At the bound the one that is idle for longest is closed for a new one.
+    pub connections: usize,
+    /// How long a request's head may take from its first byte.
+    pub head_timeout: Duration,
+    /// How long a connection may wait for the next request.
+    pub idle_timeout: Duration,
+    /// How long a body may pause, in either direction.
+    pub body_timeout: Duration,
+    /// Largest request body in bytes.
+    pub max_body: u64,
+}
+
+/// A request's head as a service gets it.
+#[derive(Debug)]
+pub struct Head {
+    /// The method as it was sent.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// The fields, without those of the connection.
+    pub headers: Headers,
+    /// Who asks.
+    pub peer: SocketAddr,
+}
+
+/// What answers requests.
+pub trait Service: Send + Sync + 'static {
+    /// Answers one request through `respond`. A request that is left without an answer closes the connection.
+    ///
+    /// # Errors
+    /// The connection is broken and has to be closed.
+    fn serve<'c>(
+        &'c self,
+        head: Head,
+        body: RequestBody<'c>,
+        respond: Responder<'c>,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'c;
+}
+
+/// Accepts connections until `shutdown`, then waits until those that are busy have their answer.
+pub async fn run<S: Service>(
+    listener: Async<TcpListener>,
+    service: Arc<S>,
+    bounds: Bounds,
+    buffers: Buffers,
+    executor: &'static StaticExecutor,
+    shutdown: Shutdown,
+) {
+    let server = Arc::new(Server { service, buffers, shutdown, evict: Event::new(), bounds });
+    let slots = Arc::new(Semaphore::new(server.bounds.connections));
+    loop {
+        let accepted = async { Some(listener.accept().await) };
+        let stop = async {
+            server.shutdown.begun().await;
+            None
+        };
+        match accepted.or(stop).await {
+            Some(Ok((stream, peer))) => {
+                // One small answer, one packet at once.
+                let _ = stream.get_ref().set_nodelay(true);
+                let slot = server.slot(&slots).await;
+                let server = Arc::clone(&server);
+                executor.spawn(async move { server.connection(Stream::Tcp(stream), peer, slot).await }).detach();
+            }
+            Some(Err(e)) => {
+                // No file descriptor or no memory left: accepting again at once would only spin.
+                log::warn!("cannot accept a connection: {e}");
+                Timer::after(Duration::from_millis(100)).await;
+            }
+            None => break,
+        }
+    }
+    drop(listener);
+    for _ in 0..server.bounds.connections {
+        slots.acquire().await.forget();
+    }
+}
+
+struct Server<S> {
+    service: Arc<S>,
+    bounds: Bounds,
+    buffers: Buffers,
+    shutdown: Shutdown,
+    /// Idle connections listen to it in the order in which they became idle.
+    evict: Event,
+}
+
+/// What a connection does next.
+enum Next {
+    /// Wait for another request.
+    Idle,
+    /// Close, after the peer had time to read the answer.
+    Close,
+    /// Nothing can be said any more.
+    Drop,
+}
+
+impl<S: Service> Server<S> {
+    async fn slot(&self, slots: &Arc<Semaphore>) -> SemaphoreGuardArc {
+        if let Some(slot) = slots.try_acquire_arc() {
+            return slot;
+        }
+        self.evict.notify(1);
+        slots.acquire_arc().await
+    }
+
+    async fn connection(self: Arc<Self>, stream: Stream, peer: SocketAddr, _slot: SemaphoreGuardArc) {
+        // A new connection has the time of a head, not that of an idle one, to say something.
+        let mut patience = self.bounds.head_timeout;
+        while self.wait(&stream, patience).await {
+            // Boxed, so that an idle connection's task stays small.
+            match Box::pin(self.requests(&stream, peer)).await {
+                Next::Idle => patience = self.bounds.idle_timeout,
+                Next::Close => return linger(&stream).await,
+                Next::Drop => return,
+            }
+        }
+    }
+
+    /// Waits for bytes on an idle connection; `false` when it is to be closed.
+    async fn wait(&self, stream: &Stream, patience: Duration) -> bool {
+        let evicted = self.evict.listen();
+        let readable = async { stream.readable().await.is_ok() };
+        let timer = async {
+            Timer::after(patience).await;
+            false
+        };
+        let evict = async {
+            evicted.await;
+            false
+        };
+        let stop = async {
+            self.shutdown.begun().await;
+            false
+        };
+        readable.or(timer).or(evict).or(stop).await
+    }
+
+    /// Answers requests while bytes are there.
+    async fn requests(&self, stream: &Stream, peer: SocketAddr) -> Next {
+        let mut input = Input { buf: self.buffers.take(), start: 0, end: 0 };
+        loop {
+            let read = async { Some(self.read_head(stream, &mut input).await) };
+            let late = async {
+                Timer::after(self.bounds.head_timeout).await;
+                None
+            };
+            let request = match read.or(late).await {
+                Some(Ok(Some(request))) => request,
+                Some(Ok(None) | Err(HeadError::Gone)) => return Next::Drop,
+                Some(Err(HeadError::Refused(refusal))) => return self.refuse(stream, refusal).await,
+                None => {
+                    let late = Refusal { status: 408, text: "the request's head did not arrive in time" };
+                    return self.refuse(stream, late).await;
+                }
+            };
+            let Parsed { head, shape } = request.into_head(peer);
+            let mut state = State { keep_alive: shape.keep_alive && !self.shutdown.has_begun(), answered: false };
+            let mut left = body::Left::new(&shape, self.bounds.max_body);
+            let is_head = head.method == "HEAD";
+            let request_body = RequestBody::new(stream, &mut input, &mut left, self.bounds.body_timeout);
+            let respond = Responder::new(stream, &mut state, is_head, shape.http10, self.bounds.body_timeout);
+            if self.service.serve(head, request_body, respond).await.is_err() || !state.answered {
+                return Next::Drop;
+            }
+            if !left.skip_buffered(&mut input) || !state.keep_alive {
+                return Next::Close;
+            }
+            if input.start == input.end {
+                return Next::Idle;
+            }
+        }
+    }
+
+    async fn read_head(&self, mut stream: &Stream, input: &mut Input) -> Result<Option<OwnedRequest>, HeadError> {
+        loop {
+            let bytes = input.bytes();
+            if !bytes.is_empty()
+                && let Some(request) = http1::parse_request(bytes).map_err(HeadError::Refused)?
+            {
+                let request = OwnedRequest::new(&request);
+                input.start += request.len;
+                return Ok(Some(request));
+            }
+            input.compact();
+            if input.end == input.buf.len() {
+                let text = "the request's head is too large: send less than 8192 bytes";
+                return Err(HeadError::Refused(Refusal { status: 431, text }));
+            }
+            let room = input.buf.get_mut(input.end..).unwrap_or_default();
+            match stream.read(room).await {
+                Ok(0) | Err(_) => return Err(HeadError::Gone),
+                Ok(n) => input.end += n,
+            }
+        }
+    }
+
+    async fn refuse(&self, stream: &Stream, refusal: Refusal) -> Next {
+        let mut state = State { keep_alive: false, answered: false };
+        let respond = Responder::new(stream, &mut state, false, false, self.bounds.body_timeout);
+        match respond.text(refusal.status, refusal.text).await {
+            Ok(()) => Next::Close,
+            Err(_) => Next::Drop,
+        }
+    }
+}
+
+/// Longest time and most bytes that a connection is read after its last answer: closing a socket with unread bytes
+/// resets it, and the peer may lose the answer (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+
+async fn linger(stream: &Stream) {
+    if stream.shutdown_write().is_err() {
+        return;
+    }
+    let discard = async {
+        let mut scratch = [0; 512];
+        let (mut stream, mut total) = (stream, 0);
+        while total < LINGER_BYTES {
+            match stream.read(&mut scratch).await {
+                Ok(0) | Err(_) => break,
+                Ok(n) => total += n,
+            }
+        }
+    };
+    let late = async {
+        Timer::after(LINGER).await;
+    };
+    discard.or(late).await;
+}
+
+/// Bytes that were received and not yet used.
+pub(crate) struct Input {
+    buf: Buffer,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    fn bytes(&self) -> &[u8] {
+        self.buf.get(self.start..self.end).unwrap_or_default()
+    }
+
+    fn compact(&mut self) {
+        self.buf.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+    }
+}
+
+/// What the answer decides about the connection.
+pub(crate) struct State {
+    keep_alive: bool,
+    answered: bool,
+}
+
+enum HeadError {
+    Refused(Refusal),
+    Gone,
+}
+
+/// What of a head stays with the connection.
+pub(crate) struct Shape {
+    framing: http1::Framing,
+    keep_alive: bool,
+    expects_continue: bool,
+    http10: bool,
+}
+
+struct OwnedRequest {
+    method: String,
+    target: String,
+    headers: Headers,
+    shape: Shape,
+    len: usize,
+}
+
+struct Parsed {
+    head: Head,
+    shape: Shape,
+}
+
+impl OwnedRequest {
+    fn new(request: &http1::Request<'_>) -> Self {
+        Self {
+            method: request.method.to_owned(),
+            target: request.target.to_owned(),
+            headers: request.headers.clone(),
+            shape: Shape {
+                framing: request.framing,
+                keep_alive: request.keep_alive,
+                expects_continue: request.expects_continue,
+                http10: request.http10,
+            },
+            len: request.len,
+        }
+    }
+
+    fn into_head(self, peer: SocketAddr) -> Parsed {
+        let head = Head { method: self.method, target: self.target, headers: self.headers, peer };
+        Parsed { head, shape: self.shape }
+    }
+}
+
+/// Waits for `future`, but not longer than `patience`; arms a timer only when it has to wait.
+///
+/// # Errors
+/// `TimedOut`, or what `future` gives.
+pub(crate) async fn within<T>(future: impl Future<Output = io::Result<T>>, patience: Duration) -> io::Result<T> {
+    let mut future = std::pin::pin!(future);
+    if let Some(done) = futures_lite::future::poll_once(&mut future).await {
+        return done;
+    }
+    let late = async {
+        Timer::after(patience).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    future.or(late).await
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,161 @@
+//! The answer to a request: one head, then a body whole or in pieces, in as few writes as can be.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_lite::AsyncWrite;
+
+use super::{State, within};
+use crate::net::Stream;
+use crate::wire::chunked;
+use crate::wire::headers::Headers;
+use crate::wire::http1::{Framing, ResponseHead, text_line};
+
+/// Answers one request.
+pub struct Responder<'c> {
+    stream: &'c Stream,
+    state: &'c mut State,
+    is_head: bool,
+    http10: bool,
+    patience: Duration,
+}
+
+/// An answer whose head was decided; the body follows in pieces.
+pub struct Pieces<'c> {
+    responder: Responder<'c>,
+    head: Vec<u8>,
+    framing: Framing,
+    bodyless: bool,
+}
+
+impl<'c> Responder<'c> {
+    pub(super) fn new(
+        stream: &'c Stream,
+        state: &'c mut State,
+        is_head: bool,
+        http10: bool,
+        patience: Duration,
+    ) -> Self {
+        Self { stream, state, is_head, http10, patience }
+    }
+
+    /// The connection is closed after this answer.
+    pub fn close_after(&mut self) {
+        self.state.keep_alive = false;
+    }
+
+    /// Answers with one line of text.
+    ///
+    /// # Errors
+    /// The peer takes no bytes.
+    pub async fn text(self, status: u16, text: &str) -> io::Result<()> {
+        self.text_with(status, &Headers::new(), text).await
+    }
+
+    /// Answers with one line of text and further header fields.
+    ///
+    /// # Errors
+    /// The peer takes no bytes.
+    pub async fn text_with(self, status: u16, headers: &Headers, text: &str) -> io::Result<()> {
+        let mut headers = headers.clone();
+        // Two constants: they cannot be refused.
+        let _ = headers.push("content-type", b"text/plain; charset=utf-8");
+        self.whole(status, &headers, text_line(text).as_bytes()).await
+    }
+
+    /// Answers with a body that is here whole.
+    ///
+    /// # Errors
+    /// The peer takes no bytes.
+    pub async fn whole(self, status: u16, headers: &Headers, body: &[u8]) -> io::Result<()> {
+        let mut pieces = self.pieces(status, headers, Some(body.len() as u64));
+        pieces.send(body).await?;
+        pieces.finish().await
+    }
+
+    /// Begins an answer whose body comes in pieces; `length` where it is known.
+    pub fn pieces(self, status: u16, headers: &Headers, length: Option<u64>) -> Pieces<'c> {
+        let bodyless = self.is_head || status == 204 || status == 304;
+        let framing = match length {
+            Some(n) => Framing::Length(n),
+            None if bodyless => Framing::UntilClose,
+            None if self.http10 => {
+                self.state.keep_alive = false;
+                Framing::UntilClose
+            }
+            None => Framing::Chunked,
+        };
+        let mut head = Vec::new();
+        let keep_alive = self.state.keep_alive;
+        ResponseHead { status, headers, framing, keep_alive, http10: self.http10 }.write(&mut head);
+        Pieces { responder: self, head, framing, bodyless }
+    }
+
+    async fn write(&self, parts: [&[u8]; 4]) -> io::Result<()> {
+        let mut parts = parts;
+        let mut stream = self.stream;
+        loop {
+            let slices = parts.map(IoSlice::new);
+            if slices.iter().all(|s| s.is_empty()) {
+                return Ok(());
+            }
+            let write = poll_fn(|cx| Pin::new(&mut stream).poll_write_vectored(cx, &slices));
+            let mut n = within(write, self.patience).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            for part in &mut parts {
+                let of_this = n.min(part.len());
+                *part = part.get(of_this..).unwrap_or_default();
+                n -= of_this;
+            }
+        }
+    }
+}
+
+impl<'c> Pieces<'c> {
+    /// Whether nothing of the answer went out yet.
+    pub fn is_unsent(&self) -> bool {
+        !self.head.is_empty()
+    }
+
+    /// Gives the answer up, as long as it [is unsent](Self::is_unsent), for another one.
+    pub fn into_responder(self) -> Responder<'c> {
+        self.responder
+    }
+
+    /// Sends a piece of the body, together with the head if that was not sent yet.
+    ///
+    /// # Errors
+    /// The peer takes no bytes.
+    pub async fn send(&mut self, piece: &[u8]) -> io::Result<()> {
+        if self.bodyless || piece.is_empty() {
+            return Ok(());
+        }
+        let mut head = std::mem::take(&mut self.head);
+        match self.framing {
+            Framing::Chunked => {
+                for piece in piece.chunks(usize::from(u16::MAX)) {
+                    let prefix = chunked::write_prefix(piece.len());
+                    self.responder.write([&head, &prefix, piece, chunked::SUFFIX]).await?;
+                    head.clear();
+                }
+                Ok(())
+            }
+            _ => self.responder.write([&head, piece, &[], &[]]).await,
+        }
+    }
+
+    /// Ends the answer.
+    ///
+    /// # Errors
+    /// The peer takes no bytes.
+    pub async fn finish(self) -> io::Result<()> {
+        let last: &[u8] = if self.framing == Framing::Chunked && !self.bodyless { chunked::LAST } else { &[] };
+        self.responder.write([&self.head, last, &[], &[]]).await?;
+        self.responder.state.answered = true;
+        Ok(())
+    }
+}
