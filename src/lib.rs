@@ -8,6 +8,7 @@
 //! - [`front`]: the front doors translate a protocol into a [`call::Call`] and its outcome back
 //! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
 //! - [`backend`]: starts, watches and removes handlers
+//! - [`upload_request`]: what the JSON of the management API asks for
 //! - [`unpack`]: an archive's files below a new folder
 //! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values
@@ -32,5 +33,6 @@ pub mod quantity;
 pub mod serve;
 pub mod shutdown;
 pub mod unpack;
+pub mod upload_request;
 pub mod wire;
 pub mod worker;

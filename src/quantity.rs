@@ -45,6 +45,21 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
+/// Takes processor time in thousandths of a core: `500m`, `2` (cores), `0`; up to 1024 cores.
+///
+/// # Errors
+/// One line that says which forms there are.
+pub fn cpu_millis(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is no processor time: use cores, or thousandths of one with m, such as 500m");
+    let (number, unit) = split(text);
+    let millis = match unit {
+        "" => number.and_then(|n| n.checked_mul(1000)),
+        "m" => number,
+        _ => None,
+    };
+    millis.filter(|&n| n <= 1024 * 1000).and_then(|n| u32::try_from(n).ok()).ok_or_else(wrong)
+}
+
 /// Takes a count of at least 1.
 ///
 /// # Errors
@@ -94,6 +109,17 @@ mod tests {
         {
             let error = bytes(wrong).unwrap_err();
             assert!(error.contains("such as 64Mi"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn processor_time_is_in_cores_or_thousandths() {
+        assert_eq!(cpu_millis("500m"), Ok(500));
+        assert_eq!(cpu_millis("2"), Ok(2000));
+        assert_eq!(cpu_millis("0"), Ok(0));
+        assert_eq!(cpu_millis("1024"), Ok(1_024_000));
+        for wrong in ["", "m", "0.5", "-1", "+1", "1025", "500M", "500 m", "4294967297m", "18446744073709551615"] {
+            assert!(cpu_millis(wrong).unwrap_err().contains("such as 500m"), "{wrong}");
         }
     }
 

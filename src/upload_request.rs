@@ -1,0 +1,600 @@
+//! What the JSON of the management API asks for, checked field by field.
+//!
+//! Input is the *rest* that [`crate::wire::upload`] leaves: bounded JSON without the archive. Unknown fields are
+//! ignored, as the Go program does; within `limits`, which it does not know, they are refused, since a limit with a
+//! typing error would be no limit. `null` counts as absent: a Go client sends it for an empty list.
+//!
+//! No error repeats the value of an environment variable: it may be a secret.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::function::{Limits, Name, Runtime};
+use crate::quantity;
+use crate::wire::url::Url;
+use crate::wire::zip::path;
+
+/// Most handlers of one function: each is a process, and often a container.
+pub const MAX_THREADS: usize = 64;
+/// Bytes of all environment variables of a function together; they are held in memory and handed to each handler.
+pub const MAX_ENV_BYTES: usize = 32 * 1024;
+/// Environment variables of a function; each costs an allocation.
+pub const MAX_ENVS: usize = 512;
+/// Prefix of the variables that we set for a handler ourselves.
+const OWN_PREFIX: &str = "TINYFAAS_";
+/// Characters of a wrong value that an error repeats.
+const SHOWN: usize = 40;
+/// Least memory of a handler in bytes: engines refuse less.
+const MIN_MEMORY: u64 = 6 * 1024 * 1024;
+/// Most processes of one handler: the kernel's own default maximum.
+const MAX_PIDS: u64 = 32_768;
+/// Longest timeout: a call is not a job.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Most calls at once in a handler, and waiting for a function; both bound memory.
+const MAX_CONCURRENCY: u64 = 4096;
+const MAX_QUEUE: u64 = 65_536;
+
+/// What a deployment asks for, wherever its archive comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Deploy {
+    /// The function's name.
+    pub name: Name,
+    /// What runs it.
+    pub runtime: Runtime,
+    /// How many handlers, 1 to [`MAX_THREADS`].
+    pub threads: usize,
+    /// `KEY=VALUE`, each key once.
+    pub envs: Vec<String>,
+    /// The function's limits: those that were asked for, the defaults for the rest.
+    pub limits: Limits,
+    /// The folder of the archive that is the function: empty for the top, else without `/` around it.
+    pub subfolder: String,
+}
+
+/// Reads the body of `/upload`: `zip` says whether it held an archive.
+///
+/// # Errors
+/// One line that names the field and what it should be. HTTP 400.
+pub fn upload(rest: &str, zip: Option<u64>, defaults: &Limits) -> Result<Deploy, String> {
+    let fields = parse(rest)?;
+    match zip {
+        None => Err("zip is missing: send the archive in base64".into()),
+        Some(0) => Err("zip is empty: send the archive in base64".into()),
+        Some(_) => fields.deploy(defaults),
+    }
+}
+
+/// Reads the body of `/uploadURL`.
+///
+/// # Errors
+/// As [`upload`].
+pub fn upload_url(rest: &str, defaults: &Limits) -> Result<(Deploy, Url), String> {
+    let fields = parse(rest)?;
+    let url = match &fields.url {
+        None => return Err("url is missing: it has to be the http or https address of a zip archive".into()),
+        Some(Scalar::Text(text)) => Url::parse(text).map_err(|why| format!("url: {why}"))?,
+        Some(_) => return Err("url has to be a string".into()),
+    };
+    Ok((fields.deploy(defaults)?, url))
+}
+
+/// Reads the body of `/delete`: the function's name.
+///
+/// # Errors
+/// As [`upload`].
+pub fn delete(rest: &str) -> Result<Name, String> {
+    parse(rest)?.name()
+}
+
+fn parse(rest: &str) -> Result<Fields, String> {
+    serde_json::from_str(rest).map_err(|e| {
+        // Values are never part of it: what has the wrong type was taken as `Scalar::Other`.
+        let text = e.to_string();
+        format!("not the JSON that was expected: {}", text.split(" at line ").next().unwrap_or_default())
+    })
+}
+
+/// The fields as they came; a duplicate is refused by serde.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Fields {
+    name: Option<Scalar>,
+    env: Option<Scalar>,
+    threads: Option<Scalar>,
+    envs: Option<List>,
+    limits: Option<Limit>,
+    subfolder_path: Option<Scalar>,
+    url: Option<Scalar>,
+}
+
+impl Fields {
+    fn name(&self) -> Result<Name, String> {
+        Name::parse(text(&self.name, "name", "1 to 63 ASCII letters and digits")?).map_err(|e| format!("name: {e}"))
+    }
+
+    fn deploy(self, defaults: &Limits) -> Result<Deploy, String> {
+        let runtime = text(&self.env, "env", "python3, nodejs or binary")?;
+        let runtime = Runtime::parse(&cut(runtime)).map_err(|e| format!("env: {e}"))?;
+        let threads = match self.threads {
+            Some(Scalar::Number(n)) if (1..=MAX_THREADS as u64).contains(&n) => n as usize,
+            None => return Err(format!("threads is missing: it has to be a number from 1 to {MAX_THREADS}")),
+            Some(_) => return Err(format!("threads has to be a whole number from 1 to {MAX_THREADS}")),
+        };
+        let subfolder = match &self.subfolder_path {
+            None => "",
+            Some(Scalar::Text(text)) => path::subfolder(text).map_err(|why| format!("subfolder_path: {why}"))?,
+            Some(_) => return Err("subfolder_path has to be a string: a folder of the archive".into()),
+        };
+        Ok(Deploy {
+            name: self.name()?,
+            runtime,
+            threads,
+            subfolder: subfolder.to_owned(),
+            limits: self.limits.map_or_else(|| Ok(defaults.clone()), |limits| limits.apply(defaults))?,
+            envs: self.envs.map_or_else(|| Ok(Vec::new()), List::envs)?,
+        })
+    }
+}
+
+fn text<'a>(field: &'a Option<Scalar>, name: &str, what: &str) -> Result<&'a str, String> {
+    match field {
+        Some(Scalar::Text(text)) => Ok(text),
+        None => Err(format!("{name} is missing: it has to be {what}")),
+        Some(_) => Err(format!("{name} has to be a string: {what}")),
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}
+
+/// Checks one environment variable: its key.
+fn env_key(entry: &str) -> Result<&str, String> {
+    let (key, value) = entry.split_once('=').ok_or("has no =: write KEY=VALUE")?;
+    let first = key.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !first || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err("has a wrong key: use letters, digits and _, not a digit first, then = and the value".into());
+    }
+    if value.contains('\0') {
+        return Err(format!("({}) holds a NUL byte, which no environment variable can", cut(key)));
+    }
+    if key.starts_with(OWN_PREFIX) {
+        return Err(format!("({}) begins with {OWN_PREFIX}: such names are tinyFaaS's own", cut(key)));
+    }
+    Ok(key)
+}
+
+/// A value that should be a string or a number.
+enum Scalar {
+    Text(String),
+    Number(u64),
+    /// Anything else, not kept.
+    Other,
+}
+
+/// A value that should be a list of strings.
+enum List {
+    Texts(Vec<Scalar>),
+    /// More than [`MAX_ENVS`].
+    TooLong,
+    Other,
+}
+
+impl List {
+    fn envs(self) -> Result<Vec<String>, String> {
+        let entries = match self {
+            Self::Texts(entries) => entries,
+            Self::TooLong => return Err(format!("envs has more than {MAX_ENVS} entries")),
+            Self::Other => return Err("envs has to be a list of strings KEY=VALUE".into()),
+        };
+        let mut envs = Vec::with_capacity(entries.len());
+        for (n, entry) in entries.into_iter().enumerate() {
+            match entry {
+                Scalar::Text(entry) => envs.push(entry),
+                _ => return Err(format!("envs[{n}] has to be a string KEY=VALUE")),
+            }
+        }
+        check_envs(&envs)?;
+        Ok(envs)
+    }
+}
+
+/// Checks environment variables as `KEY=VALUE`, also those of the command line.
+///
+/// # Errors
+/// One line that names the entry by its number and at most its key.
+pub fn check_envs(envs: &[String]) -> Result<(), String> {
+    if envs.len() > MAX_ENVS {
+        return Err(format!("envs has more than {MAX_ENVS} entries"));
+    }
+    if envs.iter().map(|entry| entry.len() + 1).sum::<usize>() > MAX_ENV_BYTES {
+        return Err(format!("envs is larger than {MAX_ENV_BYTES} bytes together"));
+    }
+    let mut keys = HashSet::new();
+    for (n, entry) in envs.iter().enumerate() {
+        let key = env_key(entry).map_err(|why| format!("envs[{n}] {why}"))?;
+        if !keys.insert(key) {
+            return Err(format!("envs[{n}] ({}) is there twice", cut(key)));
+        }
+    }
+    Ok(())
+}
+
+/// A value that should be an object of limits.
+enum Limit {
+    Fields(Box<LimitFields>),
+    /// A key that is no limit.
+    Unknown(String),
+    Twice(&'static str),
+    Other,
+}
+
+#[derive(Default)]
+struct LimitFields {
+    by_name: [Option<Scalar>; LIMITS.len()],
+}
+
+const LIMITS: [&str; 6] = ["memory", "cpu", "pids", "timeout", "concurrency", "queue"];
+
+impl Limit {
+    fn apply(self, defaults: &Limits) -> Result<Limits, String> {
+        let fields = match self {
+            Self::Fields(fields) => fields,
+            Self::Unknown(key) => {
+                return Err(format!("limits.{key:?} is unknown: there are {}", LIMITS.join(", ")));
+            }
+            Self::Twice(key) => return Err(format!("limits.{key} is there twice")),
+            Self::Other => return Err("limits has to be an object such as {\"memory\":\"64Mi\"}".into()),
+        };
+        let mut limits = defaults.clone();
+        for (name, value) in LIMITS.into_iter().zip(fields.by_name) {
+            if let Some(value) = value {
+                set(&mut limits, name, &value).map_err(|why| format!("limits.{name}: {why}"))?;
+            }
+        }
+        Ok(limits)
+    }
+}
+
+fn set(limits: &mut Limits, name: &str, value: &Scalar) -> Result<(), String> {
+    match (name, value) {
+        ("memory", value) => limits.memory = memory(&amount(value, "a size such as \"64Mi\"")?)?,
+        ("cpu", value) => limits.cpu_millis = quantity::cpu_millis(&amount(value, "an amount such as \"500m\"")?)?,
+        ("timeout", Scalar::Text(text)) => limits.timeout = timeout(&cut(text))?,
+        ("timeout", _) => return Err("has to be a string such as \"30s\"".into()),
+        ("pids", &Scalar::Number(n)) if (1..=MAX_PIDS).contains(&n) => limits.pids = n as u32,
+        ("pids", _) => return Err(format!("has to be a whole number from 1 to {MAX_PIDS}")),
+        ("concurrency", &Scalar::Number(n)) if (1..=MAX_CONCURRENCY).contains(&n) => limits.concurrency = n as usize,
+        ("concurrency", _) => return Err(format!("has to be a whole number from 1 to {MAX_CONCURRENCY}")),
+        ("queue", &Scalar::Number(n)) if n <= MAX_QUEUE => limits.queue = n as usize,
+        _ => return Err(format!("has to be a whole number from 0 to {MAX_QUEUE}")),
+    }
+    Ok(())
+}
+
+/// An amount: a string, or a number without a unit.
+fn amount(value: &Scalar, what: &str) -> Result<String, String> {
+    match value {
+        Scalar::Text(text) => Ok(cut(text)),
+        Scalar::Number(n) => Ok(n.to_string()),
+        Scalar::Other => Err(format!("has to be {what}")),
+    }
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    match quantity::bytes(text)? {
+        n if n != 0 && n < MIN_MEMORY => Err(format!("{text:?} is too little: use 6Mi or more, or 0 for no limit")),
+        n => Ok(n),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let time = quantity::duration(text)?;
+    if time > MAX_TIMEOUT { Err(format!("{text:?} is too long: use 24h or less")) } else { Ok(time) }
+}
+
+/// Visitor methods for values of types that are not wanted: read over, and taken as `Other`.
+macro_rules! other {
+    ($($method:ident: $value:ty),*) => {
+        $(fn $method<E>(self, _: $value) -> Result<Self::Value, E> {
+            Ok(Self::Value::Other)
+        })*
+    };
+}
+
+fn skip_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<(), A::Error> {
+    while list.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+fn skip_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
+    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ScalarVisitor;
+        impl<'de> Visitor<'de> for ScalarVisitor {
+            type Value = Scalar;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text.to_owned()))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(number))
+            }
+            fn visit_unit<E>(self) -> Result<Scalar, E> {
+                Ok(Scalar::Other)
+            }
+            other!(visit_i64: i64, visit_f64: f64, visit_bool: bool);
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Scalar, A::Error> {
+                skip_list(list).map(|()| Scalar::Other)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Scalar, A::Error> {
+                skip_map(map).map(|()| Scalar::Other)
+            }
+        }
+        from.deserialize_any(ScalarVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ListVisitor;
+        impl<'de> Visitor<'de> for ListVisitor {
+            type Value = List;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of strings")
+            }
+            other!(visit_str: &str, visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<List, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    if texts.len() == MAX_ENVS {
+                        skip_list(list)?;
+                        return Ok(List::TooLong);
+                    }
+                    texts.push(text);
+                }
+                Ok(List::Texts(texts))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<List, A::Error> {
+                skip_map(map).map(|()| List::Other)
+            }
+        }
+        from.deserialize_any(ListVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct LimitVisitor;
+        impl<'de> Visitor<'de> for LimitVisitor {
+            type Value = Limit;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of limits")
+            }
+            other!(visit_str: &str, visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool);
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Limit, A::Error> {
+                skip_list(list).map(|()| Limit::Other)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Limit, A::Error> {
+                let mut fields = Box::<LimitFields>::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    let known = LIMITS.iter().zip(&mut fields.by_name).find(|(name, _)| **name == key);
+                    let wrong = match known {
+                        None => Limit::Unknown(cut(&key)),
+                        Some((name, Some(_))) => Limit::Twice(name),
+                        Some((_, place)) => {
+                            *place = map.next_value()?;
+                            continue;
+                        }
+                    };
+                    map.next_value::<IgnoredAny>()?;
+                    skip_map(map)?;
+                    return Ok(wrong);
+                }
+                Ok(Limit::Fields(fields))
+            }
+        }
+        from.deserialize_any(LimitVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults() -> Limits {
+        Limits {
+            memory: 1 << 27,
+            cpu_millis: 0,
+            pids: 64,
+            timeout: Duration::from_secs(60),
+            concurrency: 4,
+            queue: 100,
+        }
+    }
+
+    /// A good body with one field replaced by `value`, or left out.
+    fn body(field: &str, value: Option<&str>) -> String {
+        let mut fields = vec![("name", "\"sieve\""), ("env", "\"python3\""), ("threads", "2")];
+        fields.retain(|(name, _)| *name != field);
+        fields.extend(value.map(|value| (field, value)));
+        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", fields.join(","))
+    }
+
+    fn with(field: &str, value: &str) -> Result<Deploy, String> {
+        upload(&body(field, Some(value)), Some(1), &defaults())
+    }
+
+    #[test]
+    fn what_the_go_clients_send_is_understood() {
+        let text = r#"{"name":"sieve","env":"nodejs","threads":4,"zip":"","envs":null,"extra":{"a":[1]}}"#;
+        let deploy = upload(text, Some(1), &defaults()).unwrap();
+        assert_eq!((deploy.name.as_str(), deploy.runtime, deploy.threads), ("sieve", Runtime::Nodejs, 4));
+        assert_eq!((deploy.envs.len(), deploy.limits, deploy.subfolder.as_str()), (0, defaults(), ""));
+
+        let text = r#"{"name":"a","env":"python3","threads":1,"url":"https://h/main.zip","subfolder_path":"/x/y/",
+                       "envs":["A=1","B=x=y","_c="]}"#;
+        let (deploy, url) = upload_url(text, &defaults()).unwrap();
+        assert_eq!((url.host.as_str(), url.target.as_str()), ("h", "/main.zip"));
+        assert_eq!((deploy.subfolder.as_str(), deploy.envs), ("x/y", vec!["A=1".into(), "B=x=y".into(), "_c=".into()]));
+
+        assert_eq!(delete(r#"{"name":"a","zip":"x"}"#).unwrap().as_str(), "a");
+    }
+
+    #[test]
+    fn each_missing_or_mistyped_field_is_named_with_what_it_should_be() {
+        for (field, value, want) in [
+            ("name", None, "name is missing: it has to be 1 to 63 ASCII letters and digits"),
+            ("name", Some("null"), "name is missing: it has to be 1 to 63 ASCII letters and digits"),
+            ("name", Some("7"), "name has to be a string: 1 to 63 ASCII letters and digits"),
+            ("name", Some("\"a-b\""), "name: bad function name \"a-b\": use 1 to 63 ASCII letters and digits"),
+            ("env", None, "env is missing: it has to be python3, nodejs or binary"),
+            ("env", Some("[]"), "env has to be a string: python3, nodejs or binary"),
+            ("env", Some("\"ruby\""), "env: unknown env \"ruby\": use python3, nodejs or binary"),
+            ("threads", None, "threads is missing: it has to be a number from 1 to 64"),
+            ("threads", Some("\"2\""), "threads has to be a whole number from 1 to 64"),
+            ("threads", Some("0"), "threads has to be a whole number from 1 to 64"),
+            ("threads", Some("65"), "threads has to be a whole number from 1 to 64"),
+            ("threads", Some("-1"), "threads has to be a whole number from 1 to 64"),
+            ("threads", Some("1.5"), "threads has to be a whole number from 1 to 64"),
+            ("threads", Some("1e400"), "not the JSON that was expected: number out of range"),
+            ("threads", Some("99999999999999999999"), "threads has to be a whole number from 1 to 64"),
+            ("threads", Some("true"), "threads has to be a whole number from 1 to 64"),
+            ("subfolder_path", Some("1"), "subfolder_path has to be a string: a folder of the archive"),
+            ("subfolder_path", Some("\"../x\""), "subfolder_path: the name leads out of the archive (..)"),
+            ("envs", Some("\"A=1\""), "envs has to be a list of strings KEY=VALUE"),
+            ("envs", Some("{\"A\":\"1\"}"), "envs has to be a list of strings KEY=VALUE"),
+            ("limits", Some("\"64Mi\""), "limits has to be an object such as {\"memory\":\"64Mi\"}"),
+            ("limits", Some("[]"), "limits has to be an object such as {\"memory\":\"64Mi\"}"),
+        ] {
+            let error = upload(&body(field, value), Some(1), &defaults()).unwrap_err();
+            assert_eq!(error, want, "{field} {value:?}");
+        }
+        assert!(with("threads", "64").is_ok());
+        assert_eq!(
+            upload(&body("", None), None, &defaults()).unwrap_err(),
+            "zip is missing: send the archive in base64"
+        );
+        assert_eq!(
+            upload(&body("", None), Some(0), &defaults()).unwrap_err(),
+            "zip is empty: send the archive in base64"
+        );
+        let url = |value| upload_url(&body("url", value), &defaults()).map(|_| ()).unwrap_err();
+        assert!(url(None).starts_with("url is missing: "));
+        assert_eq!(url(Some("1")), "url has to be a string");
+        assert_eq!(url(Some("\"ftp://x\"")), "url: the URL has to begin with http:// or https://");
+        assert!(delete("{}").unwrap_err().starts_with("name is missing"));
+    }
+
+    #[test]
+    fn a_field_that_is_there_twice_is_refused() {
+        let error = upload(r#"{"name":"a","env":"python3","threads":1,"name":"b"}"#, Some(1), &defaults()).unwrap_err();
+        assert_eq!(error, "not the JSON that was expected: duplicate field `name`");
+        assert_eq!(with("limits", r#"{"pids":1,"pids":2}"#).unwrap_err(), "limits.pids is there twice");
+    }
+
+    #[test]
+    fn wrong_values_are_repeated_only_in_part() {
+        let long = format!("\"{}\"", "x".repeat(10_000));
+        for field in ["name", "env", "subfolder_path"] {
+            assert!(with(field, &long).unwrap_err().len() < 200, "{field}");
+        }
+        assert!(with("limits", &format!("{{{long}:1}}")).unwrap_err().len() < 200);
+        assert!(with("limits", &format!("{{\"memory\":{long}}}")).unwrap_err().len() < 200);
+    }
+
+    #[test]
+    fn environment_variables_are_checked_and_their_values_never_repeated() {
+        for (envs, want) in [
+            (r#"["A=1", 5]"#, "envs[1] has to be a string KEY=VALUE"),
+            (r#"["A=1", ["s3cret"]]"#, "envs[1] has to be a string KEY=VALUE"),
+            (r#"["s3cret"]"#, "envs[0] has no =: write KEY=VALUE"),
+            (
+                r#"["=s3cret"]"#,
+                "envs[0] has a wrong key: use letters, digits and _, not a digit first, then = and the value",
+            ),
+            (
+                r#"["1A=s3cret"]"#,
+                "envs[0] has a wrong key: use letters, digits and _, not a digit first, then = and the value",
+            ),
+            (
+                r#"["s3 cret=x"]"#,
+                "envs[0] has a wrong key: use letters, digits and _, not a digit first, then = and the value",
+            ),
+            (r#"["A=s3cret\u0000"]"#, "envs[0] (A) holds a NUL byte, which no environment variable can"),
+            (r#"["A=s3cret","A=other"]"#, "envs[1] (A) is there twice"),
+            (
+                r#"["TINYFAAS_SOCKET=s3cret"]"#,
+                "envs[0] (TINYFAAS_SOCKET) begins with TINYFAAS_: such names are tinyFaaS's own",
+            ),
+        ] {
+            assert_eq!(with("envs", envs).unwrap_err(), want, "{envs}");
+        }
+        assert!(!with("envs", "\"s3cret\"").unwrap_err().contains("s3cret"));
+        assert!(!with("limits", r#"{"memory":["s3cret"]}"#).unwrap_err().contains("s3cret"));
+        assert!(with("envs", r#"["tinyfaas_x=1","A=","B=ü\n"]"#).is_ok());
+        let sized = |n: usize| format!("[\"A={}\"]", "x".repeat(n));
+        assert!(with("envs", &sized(MAX_ENV_BYTES - 3)).is_ok());
+        assert!(with("envs", &sized(MAX_ENV_BYTES - 2)).unwrap_err().contains("larger than 32768 bytes"));
+        let many = |n: usize| format!("[{}]", (0..n).map(|n| format!("\"A{n}=\"")).collect::<Vec<_>>().join(","));
+        assert!(with("envs", &many(MAX_ENVS)).is_ok());
+        assert!(with("envs", &many(MAX_ENVS + 1)).unwrap_err().contains("more than 512"));
+    }
+
+    #[test]
+    fn limits_replace_the_defaults_one_by_one() {
+        let all = r#"{"memory":"64Mi","cpu":"500m","pids":32,"timeout":"30s","concurrency":8,"queue":0}"#;
+        assert_eq!(
+            with("limits", all).unwrap().limits,
+            Limits {
+                memory: 64 << 20,
+                cpu_millis: 500,
+                pids: 32,
+                timeout: Duration::from_secs(30),
+                concurrency: 8,
+                queue: 0
+            }
+        );
+        assert_eq!(with("limits", r#"{"pids":1,"cpu":null}"#).unwrap().limits, Limits { pids: 1, ..defaults() });
+        let limits = with("limits", r#"{"memory":67108864,"cpu":2}"#).unwrap().limits;
+        assert_eq!((limits.memory, limits.cpu_millis), (64 << 20, 2000));
+        assert_eq!(with("limits", r#"{"memory":0}"#).unwrap().limits.memory, 0);
+    }
+
+    #[test]
+    fn wrong_limits_are_named_with_what_they_should_be() {
+        for (limits, want) in [
+            (
+                r#"{"memroy":"64Mi"}"#,
+                "limits.\"memroy\" is unknown: there are memory, cpu, pids, timeout, concurrency, queue",
+            ),
+            (r#"{"memory":"1Mi"}"#, "limits.memory: \"1Mi\" is too little: use 6Mi or more, or 0 for no limit"),
+            (r#"{"memory":true}"#, "limits.memory: has to be a size such as \"64Mi\""),
+            (r#"{"timeout":30}"#, "limits.timeout: has to be a string such as \"30s\""),
+            (r#"{"timeout":"25h"}"#, "limits.timeout: \"25h\" is too long: use 24h or less"),
+            (r#"{"pids":0}"#, "limits.pids: has to be a whole number from 1 to 32768"),
+            (r#"{"pids":"32"}"#, "limits.pids: has to be a whole number from 1 to 32768"),
+            (r#"{"concurrency":0}"#, "limits.concurrency: has to be a whole number from 1 to 4096"),
+            (r#"{"queue":-1}"#, "limits.queue: has to be a whole number from 0 to 65536"),
+            (r#"{"queue":65537}"#, "limits.queue: has to be a whole number from 0 to 65536"),
+        ] {
+            assert_eq!(with("limits", limits).unwrap_err(), want);
+        }
+        for limits in
+            [r#"{"memory":"64MB"}"#, r#"{"memory":-1}"#, r#"{"cpu":"0.5"}"#, r#"{"cpu":0.5}"#, r#"{"timeout":"0s"}"#]
+        {
+            assert!(with("limits", limits).unwrap_err().contains("such as"), "{limits}");
+        }
+    }
+}
