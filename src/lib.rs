@@ -32,6 +32,7 @@ pub mod net;
 pub mod quantity;
 pub mod serve;
 pub mod shutdown;
+pub mod store;
 pub mod unpack;
 pub mod upload_request;
 pub mod wire;
