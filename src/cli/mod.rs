@@ -2,10 +2,21 @@
 //!
 //! The commands that talk to a server are plain clients of its public interfaces; nothing of the server is used here but by `serve`.
 
-use std::fmt;
+mod board;
+mod deploy;
+mod error;
+mod http_client;
+mod invoke;
+mod manage;
+mod output;
+mod pack;
+mod url;
+
 use std::process::ExitCode;
 
 use argh::FromArgs;
+
+use error::Error;
 
 use crate::config::{Config, from_environment};
 
@@ -14,7 +25,7 @@ use crate::config::{Config, from_environment};
 #[argh(
     help_triggers("-h", "--help"),
     note = "Without a command, serve is meant: tinyfaas --http :80\n{command_name} COMMAND --help tells each command's options.",
-    example = "tinyfaas serve\n  tinyfaas deploy ./hello --env python3\n  tinyfaas invoke hello --data world",
+    example = "tinyfaas serve\ntinyfaas deploy ./hello\ntinyfaas invoke hello --data world",
     error_code(0, "done"),
     error_code(1, "failed: the server or the function answered an error, or serve could not start or run on"),
     error_code(2, "the command line is wrong, or a local file cannot be used"),
@@ -34,47 +45,13 @@ struct Cli {
 #[argh(subcommand)]
 enum Command {
     Serve(Box<Config>),
-}
-
-/// Why a command ended without doing what was asked; its text is one line, or a line and a log's tail.
-#[derive(Debug, PartialEq, Eq)]
-struct Error {
-    kind: ErrorKind,
-    text: String,
-}
-
-/// What kind of error it is: its number is the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "the commands that make them follow")]
-enum ErrorKind {
-    /// The server or the function answered an error, or the server could not start.
-    Failed = 1,
-    /// The command line or a local file is wrong.
-    Usage = 2,
-    /// No connection, or it broke.
-    Unreachable = 3,
-    /// The server knows no such function.
-    NotFound = 4,
-}
-
-impl Error {
-    fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
-    }
-
-    fn failed(text: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Failed, text)
-    }
-
-    fn usage(text: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Usage, text)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
+    Deploy(deploy::Deploy),
+    Invoke(invoke::Invoke),
+    List(manage::List),
+    Logs(manage::Logs),
+    Delete(manage::Delete),
+    Wipe(manage::Wipe),
+    Clean(manage::Clean),
 }
 
 /// What the arguments ask for.
@@ -89,9 +66,7 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            use std::io::Write;
-            // Nobody is left to tell when standard error is closed.
-            let _ = std::io::stderr().write_all(format!("tinyfaas: {error}\n").as_bytes());
+            output::tell(&error);
             ExitCode::from(error.kind as u8)
         }
     }
@@ -109,8 +84,23 @@ fn run() -> Result<(), Error> {
         return handler(rest);
     }
     match parse(args)? {
-        Asked::Print(text) => print(&text),
-        Asked::Run(Command::Serve(config)) => serve(*config),
+        Asked::Print(text) => output::print(&text),
+        Asked::Run(command) => command.run(),
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<(), Error> {
+        match self {
+            Self::Serve(config) => serve(*config),
+            Self::Deploy(command) => command.run(),
+            Self::Invoke(command) => command.run(),
+            Self::List(command) => command.run(),
+            Self::Logs(command) => command.run(),
+            Self::Delete(command) => command.run(),
+            Self::Wipe(command) => command.run(),
+            Self::Clean(command) => command.run(),
+        }
     }
 }
 
@@ -171,14 +161,57 @@ fn handler(_args: &[String]) -> Result<(), Error> {
     Err(Error::failed("handler is not built yet"))
 }
 
-/// Prints to standard output; a reader that went away (`| head`) is no error.
-fn print(text: &str) -> Result<(), Error> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::failed(format!("cannot write to standard output: {e}")))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal(args: &[&str]) -> String {
+        normalize(args.iter().map(|a| (*a).into()).collect()).join(" ")
+    }
+
+    fn asked(args: &[&str]) -> Result<Asked, Error> {
+        parse(args.iter().map(|a| (*a).into()).collect())
+    }
+
+    #[test]
+    fn serve_is_meant_where_no_command_is_named() {
+        assert_eq!(normal(&[]), "serve");
+        assert_eq!(normal(&["--http", ":80"]), "serve --http :80");
+        assert_eq!(normal(&["list"]), "list");
+        for top in ["-h", "--help", "-V", "--version"] {
+            assert_eq!(normal(&[top]), top);
         }
-        _ => Ok(()),
+        assert!(matches!(asked(&["--http", ":80"]), Ok(Asked::Run(Command::Serve(_)))));
+    }
+
+    #[test]
+    fn a_value_may_follow_an_equals_sign_and_free_text_is_left_alone() {
+        assert_eq!(normal(&["serve", "--http=:80"]), "serve --http :80");
+        assert_eq!(normal(&["deploy", "d", "--env-var=A=B=C"]), "deploy d --env-var A=B=C");
+        assert_eq!(normal(&["invoke", "f", "--data", "--a=b"]), "invoke f --data --a=b");
+        assert_eq!(normal(&["invoke", "--", "--a=b"]), "invoke -- --a=b");
+    }
+
+    #[test]
+    fn a_lone_dash_is_standard_input() {
+        assert_eq!(normal(&["invoke", "f", "-"]), "invoke f --file -");
+        assert_eq!(normal(&["invoke", "f", "--async", "-"]), "invoke f --async --file -");
+        assert_eq!(normal(&["invoke", "f", "--file", "-"]), "invoke f --file -");
+        assert_eq!(normal(&["invoke", "f", "--data", "-"]), "invoke f --data -");
+    }
+
+    #[test]
+    fn help_and_version_are_printed_and_a_wrong_argument_is_one_line() {
+        assert!(matches!(asked(&["--version"]), Ok(Asked::Print(text)) if text.starts_with("tinyfaas ")));
+        for command in ["serve", "deploy", "invoke", "list", "logs", "delete", "wipe", "clean"] {
+            let Ok(Asked::Print(top)) = asked(&["--help"]) else { panic!("no help") };
+            assert!(top.contains(&format!("  {command} ")), "{command}");
+            let Ok(Asked::Print(help)) = asked(&[command, "--help"]) else { panic!("no help of {command}") };
+            assert!(help.starts_with(&format!("Usage: tinyfaas {command}")), "{help}");
+        }
+        for wrong in [&["lisst"][..], &["serve", "--htp", ":80"], &["delete"], &["invoke", "f", "--method", "A B"]] {
+            let error = asked(wrong).unwrap_err();
+            assert_eq!((error.kind, error.text.lines().count()), (error::ErrorKind::Usage, 1), "{error}");
+        }
     }
 }

@@ -1,0 +1,228 @@
+//! `tinyfaas deploy`: a folder, a zip file or a URL becomes a function.
+//!
+//! The upload is made while it is sent: zip, base64 and JSON stream through one another, and nothing stands whole in memory.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use argh::FromArgs;
+use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderWriter;
+use serde::Serialize;
+
+use super::board::Board;
+use super::error::Error;
+use super::http_client::Body;
+use super::output::{Progress, copy};
+use super::pack;
+use crate::function::{Name, Runtime};
+use crate::quantity::count;
+
+/// deploy a function from a folder, a zip file or a URL, and wait until it answers; prints its URLs
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "deploy",
+    help_triggers("-h", "--help"),
+    example = "{command_name} ./hello --threads 2 --env-var GREETING=hi\n\
+               {command_name} --url https://example.org/functions.zip --subfolder hello --name hello --env python3"
+)]
+pub(super) struct Deploy {
+    /// the function's folder, or a zip file of it
+    #[argh(positional, arg_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// let the server fetch the zip from this URL
+    #[argh(option, arg_name = "URL")]
+    url: Option<String>,
+
+    /// folder of the URL's zip that is the function; default: its top
+    #[argh(option, arg_name = "PATH")]
+    subfolder: Option<String>,
+
+    /// the function's name, letters and digits; default: the folder's or the zip file's
+    #[argh(option, arg_name = "NAME")]
+    name: Option<String>,
+
+    /// python3, nodejs or binary; default: by the folder's files (fn.py, package.json, fn.sh)
+    #[argh(option, arg_name = "ENV", from_str_fn(parse_env))]
+    env: Option<Runtime>,
+
+    /// how many handlers; default 1
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "1")]
+    threads: usize,
+
+    /// an environment variable of the function; may be repeated
+    #[argh(option, arg_name = "KEY=VALUE", from_str_fn(parse_variable))]
+    env_var: Vec<String>,
+
+    /// a limit for each handler, such as memory=64Mi or timeout=5s; may be repeated
+    #[argh(option, arg_name = "WHAT=VALUE", from_str_fn(parse_limit))]
+    limit: Vec<(String, String)>,
+
+    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    #[argh(option, arg_name = "HOST")]
+    host: Option<String>,
+}
+
+/// What both ways to deploy say about a function.
+#[derive(Serialize)]
+struct About<'a> {
+    name: &'a str,
+    env: &'a str,
+    threads: usize,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    envs: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    limits: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subfolder_path: Option<&'a str>,
+}
+
+/// What is uploaded.
+enum Package {
+    Folder(PathBuf),
+    Zip(File),
+}
+
+impl Deploy {
+    pub(super) fn run(self) -> Result<(), Error> {
+        let board = Board::find(self.host.as_deref())?;
+        let progress = Progress::new();
+        let answer = match (&self.dir, &self.url) {
+            (Some(dir), None) if self.subfolder.is_none() => {
+                let (about, package) = self.read(dir)?;
+                board.ask("POST", "/upload", upload(about, package))
+            }
+            (Some(_), None) => return Err(Error::usage("--subfolder goes with --url: deploy that folder itself")),
+            (None, Some(url)) => {
+                let about = self.about_url(url)?;
+                progress.show("waiting for the handlers");
+                board.ask("POST", "/uploadURL", Body::Bytes(about.into_bytes()))
+            }
+            _ => return Err(Error::usage("deploy takes either a folder, or --url (see tinyfaas deploy --help)")),
+        };
+        progress.show("");
+        let mut answer = answer?;
+        copy(|buf| answer.read(buf))
+    }
+
+    /// The JSON for a folder or a zip file, and what to send.
+    fn read(&self, dir: &Path) -> Result<(String, Package), Error> {
+        let unusable = |e: io::Error| Error::usage(format!("cannot deploy {}: {e}", dir.display()));
+        let meta = std::fs::metadata(dir).map_err(unusable)?;
+        let (runtime, package) = if meta.is_dir() {
+            let runtime = self.env.map_or_else(|| pack::detect(dir), Ok).map_err(Error::usage)?;
+            (runtime, Package::Folder(dir.into()))
+        } else {
+            let runtime = self.env.ok_or_else(|| Error::usage("a zip file needs --env python3, nodejs or binary"))?;
+            (runtime, Package::Zip(open_zip(dir).map_err(unusable)?))
+        };
+        // `.` and `..` have no name of their own.
+        let full = dir.canonicalize().map_err(unusable)?;
+        let stem = if meta.is_dir() { full.file_name() } else { full.file_stem() };
+        let name = self.checked_name(stem.and_then(|n| n.to_str()))?;
+        Ok((self.about(&name, runtime, None)?, package))
+    }
+
+    fn about_url(&self, url: &str) -> Result<String, Error> {
+        let last = self.subfolder.as_deref().and_then(|s| s.trim_end_matches('/').rsplit('/').next());
+        let name = self.checked_name(last)?;
+        let runtime = self.env.ok_or_else(|| Error::usage("--url needs --env python3, nodejs or binary"))?;
+        self.about(&name, runtime, Some(url))
+    }
+
+    fn checked_name(&self, default: Option<&str>) -> Result<Name, Error> {
+        match (&self.name, default) {
+            (Some(name), _) => Name::parse(name).map_err(Error::usage),
+            (None, Some(name)) => Name::parse(name).map_err(|e| Error::usage(format!("{e}, and give it with --name"))),
+            (None, None) => Err(Error::usage("the function needs a name: give --name")),
+        }
+    }
+
+    fn about(&self, name: &Name, runtime: Runtime, url: Option<&str>) -> Result<String, Error> {
+        let about = About {
+            name: name.as_str(),
+            env: runtime.name(),
+            threads: self.threads,
+            envs: &self.env_var,
+            limits: self.limit.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+            url,
+            subfolder_path: self.subfolder.as_deref(),
+        };
+        serde_json::to_string(&about).map_err(|e| Error::failed(e.to_string()))
+    }
+}
+
+/// The body of an upload: the zip comes last, so that the server can refuse the rest before it.
+fn upload(mut about: String, package: Package) -> Body {
+    about.truncate(about.len() - 1);
+    Body::Chunked(Box::new(move |out| {
+        let progress = Progress::new();
+        let mut out = Counted { out, sent: 0, progress: &progress };
+        out.write_all(about.as_bytes())?;
+        out.write_all(b",\"zip\":\"")?;
+        let mut base64 = EncoderWriter::new(&mut out, &STANDARD);
+        match package {
+            Package::Folder(dir) => pack::write_zip(&dir, &mut base64)?,
+            Package::Zip(mut file) => io::copy(&mut file, &mut base64).map(drop)?,
+        }
+        base64.finish()?;
+        drop(base64);
+        out.write_all(b"\"}")?;
+        progress.show("waiting for the handlers");
+        Ok(())
+    }))
+}
+
+/// Counts what goes through, and shows it.
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    sent: u64,
+    progress: &'a Progress,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write_all(bytes)?;
+        self.sent += bytes.len() as u64;
+        self.progress.sent(self.sent);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Opens a zip file; any other kind of file is more likely a slip than a function.
+fn open_zip(path: &Path) -> io::Result<File> {
+    let mut magic = [0; 2];
+    let read = File::open(path)?.read_exact(&mut magic);
+    if read.is_err() || &magic != b"PK" {
+        return Err(io::Error::other("it is neither a folder nor a zip file"));
+    }
+    File::open(path)
+}
+
+fn parse_env(text: &str) -> Result<Runtime, String> {
+    Runtime::parse(text)
+}
+
+fn parse_variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() && !text.contains('\0') => Ok(text.into()),
+        _ => Err("use KEY=VALUE".into()),
+    }
+}
+
+fn parse_limit(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((what, value)) if !what.is_empty() && !value.is_empty() => Ok((what.into(), value.into())),
+        _ => Err(format!("{text:?} is no limit: use WHAT=VALUE, such as memory=64Mi")),
+    }
+}

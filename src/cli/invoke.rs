@@ -1,0 +1,184 @@
+//! `tinyfaas invoke`: one call of a function; its answer goes to standard output.
+//!
+//! HTTP is here; each other protocol has a client file of its own beside this one.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use argh::FromArgs;
+
+use super::board::Board;
+use super::error::Error;
+use super::http_client::{Body, Request};
+use super::output::copy;
+use super::url::{Url, encode};
+use crate::config::HTTP_PORT;
+use crate::function::Name;
+use crate::wire::headers::{Headers, is_token};
+
+/// Body bytes read at once.
+const PIECE: usize = 16 * 1024;
+
+/// The port of an `http://` URL without one, RFC 9110 §4.2.1.
+const URL_PORT: u16 = 80;
+
+/// call a function and print its answer
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "invoke",
+    help_triggers("-h", "--help"),
+    example = "{command_name} hello --data world\n\
+               {command_name} hello - < readings.csv\n\
+               {command_name} http://board:8000/hello --method PUT --file photo.jpg"
+)]
+pub(super) struct Invoke {
+    /// the function's name, or a URL of it; instead of a second one, - sends standard input
+    #[argh(positional, arg_name = "NAME")]
+    target: String,
+
+    /// send this text
+    #[argh(option, arg_name = "TEXT")]
+    pub(super) data: Option<String>,
+
+    /// send this file; - is standard input
+    #[argh(option, arg_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+
+    /// the method; default GET, and POST where something is sent
+    #[argh(option, arg_name = "METHOD", from_str_fn(parse_method))]
+    pub(super) method: Option<String>,
+
+    /// send this header field; may be repeated
+    #[argh(option, arg_name = "NAME:VALUE", from_str_fn(parse_header))]
+    pub(super) header: Vec<(String, String)>,
+
+    /// do not wait for the result
+    #[argh(switch, long = "async")]
+    pub(super) no_wait: bool,
+
+    /// what follows the function's name in the path
+    #[argh(option, arg_name = "PATH")]
+    path: Option<String>,
+
+    /// the query, without its question mark
+    #[argh(option, arg_name = "QUERY")]
+    query: Option<String>,
+
+    /// the server's host; default TINYFAAS_HOST, else 127.0.0.1
+    #[argh(option, arg_name = "HOST")]
+    host: Option<String>,
+
+    /// the port of its HTTP front door; default 8000
+    #[argh(option, arg_name = "PORT", default = "HTTP_PORT")]
+    http_port: u16,
+}
+
+impl Invoke {
+    pub(super) fn run(self) -> Result<(), Error> {
+        let url = self.url()?;
+        match url.scheme.as_str() {
+            "http" => self.over_http(&url),
+            "coap" | "grpc" => Err(Error::usage(format!("invoke over {} is not built yet: use http://", url.scheme))),
+            other => Err(Error::usage(format!("unknown scheme {other:?}: use http, coap or grpc"))),
+        }
+    }
+
+    /// Where the call goes.
+    fn url(&self) -> Result<Url, Error> {
+        let mut url = match Url::parse(&self.target) {
+            Some(url) => url?,
+            None => {
+                let name = Name::parse(&self.target).map_err(Error::usage)?;
+                let host = Board::find(self.host.as_deref())?.host;
+                Url { scheme: "http".into(), host, port: Some(self.http_port), target: format!("/{name}") }
+            }
+        };
+        if let Some(path) = &self.path {
+            let slash = if path.starts_with('/') || url.target.ends_with('/') { "" } else { "/" };
+            let path = encode(path).replace('?', "%3F");
+            let end = url.target.find('?').unwrap_or(url.target.len());
+            url.target.insert_str(end, &format!("{slash}{path}"));
+        }
+        if let Some(query) = &self.query {
+            let mark = if url.target.contains('?') { "&" } else { "?" };
+            url.target.push_str(mark);
+            url.target.push_str(&encode(query));
+        }
+        Ok(url)
+    }
+
+    fn over_http(&self, url: &Url) -> Result<(), Error> {
+        let body = self.body()?;
+        let method = match (&self.method, &body) {
+            (Some(method), _) => method.as_str(),
+            (None, Body::None) => "GET",
+            (None, _) => "POST",
+        };
+        let mut headers = Headers::new();
+        let given = self.header.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        for (name, value) in given.chain(self.no_wait.then_some(("X-tinyFaaS-Async", "true"))) {
+            headers.push(name, value.as_bytes()).map_err(|e| Error::usage(format!("--header: {e}")))?;
+        }
+        let (host, port) = (url.host.as_str(), url.port.unwrap_or(URL_PORT));
+        let mut answer = Request { host, port, method, target: &url.target, headers: &headers, body }.send()?.ok()?;
+        copy(|buf| answer.read(buf))
+    }
+
+    /// What is sent.
+    fn body(&self) -> Result<Body, Error> {
+        match (&self.data, &self.file) {
+            (Some(_), Some(_)) => Err(Error::usage("give --data or --file (or -), not both")),
+            (Some(text), None) => Ok(Body::Bytes(text.as_bytes().to_vec())),
+            (None, Some(path)) if path.as_os_str() == "-" => {
+                Ok(Body::Chunked(Box::new(|out| pour(&mut io::stdin().lock(), out))))
+            }
+            (None, Some(path)) => file_body(path),
+            (None, None) => Ok(Body::None),
+        }
+    }
+}
+
+fn file_body(path: &Path) -> Result<Body, Error> {
+    let unusable = |e: io::Error| Error::usage(format!("cannot read {}: {e}", path.display()));
+    let mut file = File::open(path).map_err(unusable)?;
+    let meta = file.metadata().map_err(unusable)?;
+    if meta.is_dir() {
+        return Err(unusable(io::ErrorKind::IsADirectory.into()));
+    }
+    // Of pipes and devices the length is not known, and files below /proc say 0.
+    if meta.is_file() && meta.len() > 0 {
+        return Ok(Body::Sized(meta.len(), Box::new(move |out| pour(&mut file, out))));
+    }
+    Ok(Body::Chunked(Box::new(move |out| pour(&mut file, out))))
+}
+
+/// Sends what there is as soon as it is there.
+fn pour(from: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
+    let mut buf = vec![0; PIECE];
+    loop {
+        match from.read(&mut buf) {
+            Ok(0) => return Ok(()),
+            Ok(n) => out.write_all(buf.get(..n).unwrap_or_default()).and_then(|()| out.flush())?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn parse_method(text: &str) -> Result<String, String> {
+    if text.is_empty() || !text.bytes().all(is_token) {
+        return Err(format!("{text:?} is no method: use GET, POST, PUT, PATCH, DELETE or HEAD"));
+    }
+    Ok(text.to_ascii_uppercase())
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or_else(|| format!("{text:?} is no header field: use NAME:VALUE"))?;
+    // These say where the body ends and how the connection goes on, which is not the caller's to choose.
+    if ["host", "content-length", "transfer-encoding", "connection"].iter().any(|n| name.eq_ignore_ascii_case(n)) {
+        return Err(format!("{name} is set by tinyfaas itself"));
+    }
+    Ok((name.into(), value.into()))
+}

@@ -1,0 +1,136 @@
+//! The commands that ask the management API one thing: `list`, `logs`, `delete`, `wipe`; and `clean`, which asks the engine.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use argh::FromArgs;
+
+use super::board::Board;
+use super::error::Error;
+use super::http_client::Body;
+use super::output::copy;
+use super::url::bracketed;
+use crate::function::Name;
+
+/// print the names of the functions
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
+pub(super) struct List {
+    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    #[argh(option, arg_name = "HOST")]
+    host: Option<String>,
+}
+
+/// print what the handlers wrote, of one function or of all
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "logs", help_triggers("-h", "--help"))]
+pub(super) struct Logs {
+    /// the function
+    #[argh(positional, arg_name = "NAME", from_str_fn(parse_name))]
+    name: Option<Name>,
+
+    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    #[argh(option, arg_name = "HOST")]
+    host: Option<String>,
+}
+
+/// delete a function
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "delete", help_triggers("-h", "--help"))]
+pub(super) struct Delete {
+    /// the function
+    #[argh(positional, arg_name = "NAME", from_str_fn(parse_name))]
+    name: Name,
+
+    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    #[argh(option, arg_name = "HOST")]
+    host: Option<String>,
+}
+
+/// delete every function
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "wipe", help_triggers("-h", "--help"))]
+pub(super) struct Wipe {
+    /// do not ask
+    #[argh(switch)]
+    yes: bool,
+
+    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    #[argh(option, arg_name = "HOST")]
+    host: Option<String>,
+}
+
+/// remove from the Docker engine whatever a server left there; stop the server first
+#[derive(FromArgs, Debug)]
+#[expect(dead_code, reason = "the docker backend reads them")]
+#[argh(subcommand, name = "clean", help_triggers("-h", "--help"))]
+pub(super) struct Clean {
+    /// only what belongs to the server of this id; default: all that tinyfaas made
+    #[argh(option, arg_name = "ID")]
+    pub(super) instance: Option<String>,
+
+    /// the Docker engine, unix:///path or tcp://host:port; default DOCKER_HOST, else unix:///var/run/docker.sock
+    #[argh(option, arg_name = "URL")]
+    pub(super) docker_host: Option<String>,
+}
+
+impl List {
+    pub(super) fn run(self) -> Result<(), Error> {
+        ask_and_print(self.host, "GET", "/list", Body::None)
+    }
+}
+
+impl Logs {
+    pub(super) fn run(self) -> Result<(), Error> {
+        let target = self.name.map_or_else(|| "/logs".into(), |name| format!("/logs?name={name}"));
+        ask_and_print(self.host, "GET", &target, Body::None)
+    }
+}
+
+impl Delete {
+    pub(super) fn run(self) -> Result<(), Error> {
+        // A name is letters and digits: nothing in it needs an escape.
+        let body = format!("{{\"name\":\"{}\"}}", self.name);
+        ask_and_print(self.host, "POST", "/delete", Body::Bytes(body.into_bytes()))
+    }
+}
+
+impl Wipe {
+    pub(super) fn run(self) -> Result<(), Error> {
+        if !self.yes {
+            confirm(&Board::find(self.host.as_deref())?)?;
+        }
+        ask_and_print(self.host, "POST", "/wipe", Body::Bytes(Vec::new()))
+    }
+}
+
+impl Clean {
+    pub(super) fn run(self) -> Result<(), Error> {
+        // Here goes async_io::block_on(crate::backend::docker::clean(...)).
+        Err(Error::failed("clean is not built yet"))
+    }
+}
+
+fn ask_and_print(host: Option<String>, method: &str, target: &str, body: Body) -> Result<(), Error> {
+    let mut answer = Board::find(host.as_deref())?.ask(method, target, body)?;
+    copy(|buf| answer.read(buf))
+}
+
+/// Asks the person at the terminal; a script has to say `--yes`.
+fn confirm(board: &Board) -> Result<(), Error> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Error::usage("wipe deletes every function: say --yes where nobody can be asked"));
+    }
+    let question = format!("Delete every function on {}:{}? [y/N] ", bracketed(&board.host), board.port);
+    let _ = io::stderr().write_all(question.as_bytes());
+    let mut answer = String::new();
+    let read = stdin.lock().read_line(&mut answer);
+    match (read, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Error::usage("nothing was deleted")),
+    }
+}
+
+fn parse_name(text: &str) -> Result<Name, String> {
+    Name::parse(text)
+}

@@ -1,0 +1,483 @@
+//! The commands of `tinyfaas` as a person or a script uses them, against a scripted server: what goes over the wire, what is
+//! printed, and the exit code.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::scripted::{Scripted, body_of, head_end};
+
+const DONE: i32 = 0;
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+const UNREACHABLE: i32 = 3;
+const NOT_FOUND: i32 = 4;
+
+const EMPTY_OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+fn tinyfaas(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tinyfaas"));
+    command.args(args).stdin(Stdio::null());
+    for name in ["TINYFAAS_HOST", "HTTP_PORT", "COAP_PORT", "GRPC_PORT", "TF_BACKEND", "DOCKER_HOST", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs a command against the management API of `server`.
+fn manage(server: &Scripted, args: &[&str]) -> Output {
+    tinyfaas(args).args(["--host", &server.addr.to_string()]).output().unwrap()
+}
+
+/// Runs a command that fails before it reaches any server.
+fn refused(args: &[&str]) -> (i32, String) {
+    let output = tinyfaas(args).output().unwrap();
+    assert_eq!(text(&output.stdout), "", "{args:?}");
+    (output.status.code().unwrap(), text(&output.stderr))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn assert_output(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let got = (output.status.code(), text(&output.stdout), text(&output.stderr));
+    assert_eq!(got, (Some(code), stdout.into(), stderr.into()));
+}
+
+fn spawn_with_stdin(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str, files: &[(&str, &[u8])]) -> Self {
+        let top = std::env::temp_dir().join(format!("tinyfaas-cli-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&top);
+        let folder = Self(top);
+        fs::create_dir_all(folder.function()).unwrap();
+        for (file, content) in files {
+            let path = folder.function().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        folder
+    }
+
+    /// The folder to deploy: `hello`.
+    fn function(&self) -> PathBuf {
+        self.0.join("hello")
+    }
+
+    fn arg(&self) -> String {
+        self.function().to_str().unwrap().into()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn request_line_and_fields(first: &str, more: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "{first} HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nUser-Agent: tinyfaas/{version}\r\nConnection: close\r\n{more}\r\n"
+    )
+}
+
+#[test]
+fn list_asks_and_prints_what_comes_back() {
+    let server = Scripted::answers("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\none\ntwo12");
+    assert_output(&manage(&server, &["list"]), DONE, "one\ntwo12", "");
+    assert_eq!(server.request(), request_line_and_fields("GET /list", ""));
+}
+
+#[test]
+fn the_server_may_be_named_by_the_environment() {
+    let server = Scripted::answers(EMPTY_OK);
+    let output = tinyfaas(&["list"]).env("TINYFAAS_HOST", server.addr.to_string()).output().unwrap();
+    assert_output(&output, DONE, "", "");
+    assert_eq!(server.request(), request_line_and_fields("GET /list", ""));
+}
+
+#[test]
+fn logs_are_asked_for_all_or_one_function_and_pass_in_chunks() {
+    let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\na\xff\n\0\r\n2\r\nb\n\r\n0\r\n\r\n";
+    let server = Scripted::answers(*answer);
+    let output = manage(&server, &["logs"]);
+    assert_eq!((output.status.code(), output.stdout), (Some(DONE), b"a\xff\n\0b\n".to_vec()));
+    assert_eq!(server.request(), request_line_and_fields("GET /logs", ""));
+
+    let server = Scripted::answers(*answer);
+    assert_eq!(manage(&server, &["logs", "hello"]).status.code(), Some(DONE));
+    assert_eq!(server.request(), request_line_and_fields("GET /logs?name=hello", ""));
+}
+
+#[test]
+fn delete_names_the_function() {
+    let server = Scripted::answers(EMPTY_OK);
+    assert_output(&manage(&server, &["delete", "hello"]), DONE, "", "");
+    let expected = request_line_and_fields("POST /delete", "Content-Length: 16\r\n") + "{\"name\":\"hello\"}";
+    assert_eq!(server.request(), expected);
+}
+
+#[test]
+fn wipe_needs_a_yes_where_nobody_can_be_asked() {
+    let (code, error) = refused(&["wipe", "--host", "127.0.0.1:1"]);
+    assert_eq!(code, USAGE);
+    assert!(error.contains("--yes"), "{error}");
+
+    let server = Scripted::answers(EMPTY_OK);
+    assert_output(&manage(&server, &["wipe", "--yes"]), DONE, "", "");
+    assert_eq!(server.request(), request_line_and_fields("POST /wipe", "Content-Length: 0\r\n"));
+}
+
+#[test]
+fn a_refusal_s_text_is_shown_and_its_kind_is_the_exit_code() {
+    for (status, code) in [("404 Not Found", NOT_FOUND), ("400 Bad Request", FAILED), ("500 Oh", FAILED)] {
+        let server = Scripted::answers(format!("HTTP/1.1 {status}\r\nContent-Length: 14\r\n\r\nwhy\x1b[2J\nmore\r\n"));
+        let expected = format!("tinyfaas: HTTP {}: why[2J\nmore\n", &status[..3]);
+        assert_output(&manage(&server, &["delete", "hello"]), code, "", &expected);
+    }
+    let server = Scripted::answers("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n");
+    let expected = format!("tinyfaas: {} answered HTTP 500 without a word\n", server.addr);
+    assert_output(&manage(&server, &["list"]), FAILED, "", &expected);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_exit_code_3() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for args in [&["list", "--host", &free][..], &["invoke", "--http-port", &free[10..], "hello"]] {
+        let (code, error) = refused(args);
+        assert_eq!(code, UNREACHABLE, "{error}");
+        assert!(error.starts_with(&format!("tinyfaas: cannot reach {free}")) && error.lines().count() == 1, "{error}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_cut_is_exit_code_3() {
+    for cut in ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\none"] {
+        let server = Scripted::answers(cut);
+        let output = manage(&server, &["list"]);
+        assert_eq!(output.status.code(), Some(UNREACHABLE), "{cut:?}");
+        assert!(text(&output.stderr).contains("closed before the answer's end"), "{}", text(&output.stderr));
+    }
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\none";
+    assert_eq!(manage(&Scripted::answers(chunked), &["list"]).status.code(), Some(UNREACHABLE));
+}
+
+#[test]
+fn a_peer_that_does_not_speak_http_is_an_error_and_no_hang() {
+    for answer in ["SSH-2.0-OpenSSH_9\r\n\r\n".to_string(), format!("HTTP/1.1 200 OK\r\na: {}", "x".repeat(100_000))] {
+        let output = manage(
+            &Scripted::with(move |stream| {
+                let _ = stream.write_all(answer.as_bytes());
+                Vec::new()
+            }),
+            &["list"],
+        );
+        assert!(matches!(output.status.code(), Some(FAILED | UNREACHABLE)), "{output:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2_and_says_what_is_right() {
+    for (args, hint) in [
+        (&["lisst"][..], "lisst"),
+        (&["delete"], "NAME"),
+        (&["delete", "a-b"], "ASCII letters and digits"),
+        (&["deploy"], "either a folder, or --url"),
+        (&["deploy", "/does/not/exist"], "No such file"),
+        (&["deploy", "/", "--env", "binary"], "--name"),
+        (&["deploy", "/dev/null", "--env", "binary", "--name", "x"], "neither a folder nor a zip file"),
+        (&["deploy", "--url", "http://x/", "--name", "x"], "--env"),
+        (&["deploy", "x", "--env", "cobol"], "python3, nodejs or binary"),
+        (&["deploy", "x", "--threads", "0"], "at least 1"),
+        (&["deploy", "x", "--limit", "memory"], "memory=64Mi"),
+        (&["deploy", "x", "--env-var", "=v"], "KEY=VALUE"),
+        (&["invoke", "f", "--data", "x", "--file", "y"], "not both"),
+        (&["invoke", "f", "--file", "/does/not/exist"], "No such file"),
+        (&["invoke", "f", "--header", "no colon"], "NAME:VALUE"),
+        (&["invoke", "f", "--header", "Content-Length: 5"], "set by tinyfaas itself"),
+        (&["invoke", "f", "--header", "a: b\r\nc: d"], "control characters"),
+        (&["invoke", "ftp://x/f"], "http, coap or grpc"),
+        (&["list", "--host", "a b"], "use HOST"),
+        (&["serve", "--http", "nowhere"], "use IP:PORT"),
+    ] {
+        let (code, error) = refused(args);
+        assert_eq!((code, error.lines().count()), (USAGE, 1), "{args:?}: {error}");
+        assert!(error.starts_with("tinyfaas: ") && error.contains(hint), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_wrong_port_variable_stops_the_start_and_is_named() {
+    for value in ["eighty", "65536", "-2", ""] {
+        let output = tinyfaas(&[]).env("COAP_PORT", value).output().unwrap();
+        assert_eq!(output.status.code(), Some(USAGE));
+        assert!(text(&output.stderr).starts_with("tinyfaas: COAP_PORT: "), "{}", text(&output.stderr));
+    }
+    let output = tinyfaas(&["serve"]).env("TF_BACKEND", "k8s").output().unwrap();
+    assert_eq!(output.status.code(), Some(USAGE));
+    assert!(text(&output.stderr).contains("docker, process or auto"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn help_documents_the_exit_codes_and_version_prints_one() {
+    let output = tinyfaas(&["--version"]).output().unwrap();
+    assert_output(&output, DONE, concat!("tinyfaas ", env!("CARGO_PKG_VERSION"), "\n"), "");
+    let help = tinyfaas(&["--help"]).output().unwrap();
+    assert_eq!(help.status.code(), Some(DONE));
+    for line in ["  0 done", "  1 failed", "  2 the command line", "  3 the server cannot be reached", "  4 not found"]
+    {
+        assert!(text(&help.stdout).contains(line), "{line}");
+    }
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = Scripted::with(move |stream| {
+        told.recv().unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        let _ = stream.write_all(&vec![b'x'; 1 << 20]);
+        Vec::new()
+    });
+    let mut command = tinyfaas(&["list", "--host", &server.addr.to_string()]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    tell.send(()).unwrap();
+    assert_output(&child.wait_with_output().unwrap(), DONE, "", "");
+}
+
+/// Reads an archive with Python and compares it with a folder: names, contents, modes, links.
+const SAME_FOLDER: &str = r#"
+import os, stat, sys, zipfile
+archive, folder = zipfile.ZipFile(sys.argv[1]), sys.argv[2]
+assert archive.testzip() is None
+seen = set()
+for info in archive.infolist():
+    mode, path = info.external_attr >> 16, os.path.join(folder, info.filename)
+    real = os.lstat(path.rstrip('/'))
+    assert stat.S_IFMT(mode) == stat.S_IFMT(real.st_mode) and info.is_dir() == stat.S_ISDIR(mode), path
+    if stat.S_ISLNK(mode):
+        assert archive.read(info).decode() == os.readlink(path), path
+    else:
+        assert stat.S_IMODE(mode) == stat.S_IMODE(real.st_mode), (path, oct(mode))
+    if stat.S_ISREG(mode):
+        assert archive.read(info) == open(path, 'rb').read(), path
+    seen.add(info.filename.rstrip('/'))
+want = {os.path.relpath(os.path.join(at, name), folder) for at, dirs, files in os.walk(folder) for name in dirs + files}
+assert seen == {name for name in want if name.split('/')[0] != '.git'}, (seen, want)
+"#;
+
+fn assert_same_folder(zip: &[u8], folder: &Path) {
+    let path = folder.with_extension("zip");
+    fs::write(&path, zip).unwrap();
+    let output = Command::new("python3").args(["-c", SAME_FOLDER]).args([&path, folder]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+fn uploaded(request: &[u8]) -> (serde_json::Value, Vec<u8>) {
+    use base64::Engine;
+    let mut json: serde_json::Value = serde_json::from_slice(&body_of(request)).unwrap();
+    let zip = json.as_object_mut().unwrap().remove("zip").unwrap();
+    (json, base64::engine::general_purpose::STANDARD.decode(zip.as_str().unwrap()).unwrap())
+}
+
+#[test]
+fn deploy_sends_the_folder_as_it_is_and_prints_the_urls() {
+    let noise: Vec<u8> = (0..300_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let folder = Folder::new(
+        "deploy",
+        &[("fn.py", b"def fn(i): return i\n"), ("lib/data.bin", &noise), ("empty", b""), (".git/HEAD", b"x")],
+    );
+    fs::set_permissions(folder.function().join("fn.py"), fs::Permissions::from_mode(0o751)).unwrap();
+    std::os::unix::fs::symlink("fn.py", folder.function().join("link.py")).unwrap();
+    fs::create_dir(folder.function().join("none")).unwrap();
+    fs::write(folder.function().join("na\u{ef}ve \"x\".txt"), "x").unwrap();
+
+    let server = Scripted::answers("HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\nhttp://127.0.0.1:8000/hello");
+    let output = manage(
+        &server,
+        &["deploy", &folder.arg(), "--threads", "3", "--env-var", "A=b\"c=d", "--env-var=E=", "--limit", "memory=64Mi"],
+    );
+    assert_output(&output, DONE, "http://127.0.0.1:8000/hello", "");
+    let request = server.bytes();
+    let head = String::from_utf8(request[..head_end(&request).unwrap()].to_vec()).unwrap();
+    assert!(head.starts_with("POST /upload HTTP/1.1\r\n"), "{head}");
+    let (json, zip) = uploaded(&request);
+    let expected = serde_json::json!({
+        "name": "hello", "env": "python3", "threads": 3, "envs": ["A=b\"c=d", "E="], "limits": {"memory": "64Mi"},
+    });
+    assert_eq!(json, expected);
+    assert_same_folder(&zip, &folder.function());
+}
+
+#[test]
+fn deploy_takes_a_zip_file_as_it_is() {
+    let folder = Folder::new("zip", &[]);
+    let zip = folder.0.join("fromzip.zip");
+    fs::write(&zip, b"PK\x05\x06 and so on").unwrap();
+    let server = Scripted::answers(EMPTY_OK);
+    let output = manage(&server, &["deploy", zip.to_str().unwrap(), "--env", "nodejs"]);
+    assert_output(&output, DONE, "", "");
+    let (json, sent) = uploaded(&server.bytes());
+    assert_eq!(json, serde_json::json!({"name": "fromzip", "env": "nodejs", "threads": 1}));
+    assert_eq!(sent, b"PK\x05\x06 and so on");
+}
+
+#[test]
+fn deploy_from_a_url_names_the_folder_in_it() {
+    let server = Scripted::answers(EMPTY_OK);
+    let args = [
+        "deploy",
+        "--url",
+        "https://x.example/a.zip",
+        "--subfolder",
+        "fns/hello/",
+        "--env",
+        "binary",
+        "--threads",
+        "2",
+    ];
+    assert_output(&manage(&server, &args), DONE, "", "");
+    let request = server.bytes();
+    assert!(request.starts_with(b"POST /uploadURL HTTP/1.1\r\n"));
+    let expected = serde_json::json!({
+        "name": "hello", "env": "binary", "threads": 2, "url": "https://x.example/a.zip", "subfolder_path": "fns/hello/",
+    });
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&body_of(&request)).unwrap(), expected);
+}
+
+#[test]
+fn deploy_shows_why_it_was_refused_before_the_upload_s_end() {
+    let noise: Vec<u8> = (0..8_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let folder = Folder::new("refused", &[("fn.sh", &noise)]);
+    let server = Scripted::with(|stream| {
+        let mut some = [0; 1000];
+        stream.read_exact(&mut some).unwrap();
+        stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 8\r\n\r\ntoo much").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        std::io::copy(stream, &mut std::io::sink()).unwrap();
+        Vec::new()
+    });
+    assert_output(&manage(&server, &["deploy", &folder.arg()]), FAILED, "", "tinyfaas: HTTP 413: too much\n");
+}
+
+#[test]
+fn deploy_names_a_file_that_cannot_be_packed() {
+    let folder = Folder::new("socket", &[("fn.sh", b"cat")]);
+    let path = folder.function().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let server = Scripted::with(|stream| {
+        let _ = std::io::copy(stream, &mut std::io::sink());
+        Vec::new()
+    });
+    let output = manage(&server, &["deploy", &folder.arg()]);
+    let expected = format!("tinyfaas: cannot pack {}: it is neither a file nor a folder nor a link\n", path.display());
+    assert_output(&output, USAGE, "", &expected);
+}
+
+/// Runs `invoke` against the HTTP front door of `server`.
+fn invoke(server: &Scripted, args: &[&str]) -> Command {
+    let mut command = tinyfaas(&["invoke", "hello", "--http-port", &server.addr.port().to_string()]);
+    command.args(args);
+    command
+}
+
+#[test]
+fn invoke_gets_and_with_data_it_posts() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhi\n";
+    let server = Scripted::answers(answer);
+    assert_output(&invoke(&server, &[]).output().unwrap(), DONE, "hi\n", "");
+    assert_eq!(server.request(), request_line_and_fields("GET /hello", ""));
+
+    let server = Scripted::answers(answer);
+    let args = ["--data", "w\u{f6}", "--header", "X-A:  b ", "--path", "a b/c?", "--query", "q=1 2", "--async"];
+    assert_output(&invoke(&server, &args).output().unwrap(), DONE, "hi\n", "");
+    let fields = "X-A: b\r\nX-tinyFaaS-Async: true\r\nContent-Length: 3\r\n";
+    assert_eq!(server.request(), request_line_and_fields("POST /hello/a%20b/c%3F?q=1%202", fields) + "w\u{f6}");
+}
+
+#[test]
+fn invoke_takes_a_url_and_a_method() {
+    let server = Scripted::answers("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+    let url = format!("http://{}/x/y?z", server.addr);
+    let output = tinyfaas(&["invoke", &url, "--method", "head", "--query", "q"]).output().unwrap();
+    assert_output(&output, DONE, "", "");
+    assert_eq!(server.request(), request_line_and_fields("HEAD /x/y?z&q", ""));
+}
+
+#[test]
+fn invoke_sends_a_file_with_its_length_and_standard_input_in_chunks() {
+    let folder = Folder::new("file", &[("in", b"12345")]);
+    let file = folder.function().join("in");
+    let server = Scripted::answers(EMPTY_OK);
+    let output = invoke(&server, &["--file", file.to_str().unwrap()]).output().unwrap();
+    assert_output(&output, DONE, "", "");
+    assert_eq!(server.request(), request_line_and_fields("POST /hello", "Content-Length: 5\r\n") + "12345");
+
+    let server = Scripted::answers(EMPTY_OK);
+    let mut child = spawn_with_stdin(&mut invoke(&server, &["-"]));
+    child.stdin.take().unwrap().write_all(b"12345").unwrap();
+    assert_output(&child.wait_with_output().unwrap(), DONE, "", "");
+    let fields = "Transfer-Encoding: chunked\r\n";
+    let expected = request_line_and_fields("POST /hello", fields) + "0005\r\n12345\r\n0\r\n\r\n";
+    assert_eq!(server.request(), expected);
+}
+
+#[test]
+fn invoke_reads_the_answer_while_it_sends() {
+    const SIZE: usize = 20 << 20;
+    let folder = Folder::new("echo", &[("in", &vec![b'e'; SIZE])]);
+    let file = folder.function().join("in");
+    // An echo that holds nothing: whoever writes all before it reads would wait for ever.
+    let server = Scripted::with(|stream| {
+        let mut buf = vec![0; 4096];
+        let n = stream.read(&mut buf).unwrap();
+        let start = head_end(&buf[..n]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        stream.write_all(&buf[start..n]).unwrap();
+        let mut left = SIZE - (n - start);
+        while left > 0 {
+            let n = stream.read(&mut buf).unwrap();
+            stream.write_all(&buf[..n]).unwrap();
+            left -= n;
+        }
+        Vec::new()
+    });
+    let output = invoke(&server, &["--file", file.to_str().unwrap()]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(DONE), SIZE), "{}", text(&output.stderr));
+}
+
+#[test]
+fn invoke_ends_with_the_answer_even_while_standard_input_is_open() {
+    let server = Scripted::with(|stream| {
+        let mut some = [0; 10];
+        stream.read_exact(&mut some).unwrap();
+        stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno").unwrap();
+        Vec::new()
+    });
+    let mut child = spawn_with_stdin(&mut invoke(&server, &["-"]));
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"a reading").unwrap();
+    let output = child.wait_with_output().unwrap();
+    // Only now the input ends.
+    drop(stdin);
+    assert_eq!(output.status.code(), Some(NOT_FOUND), "{}", text(&output.stderr));
+}
+
+#[test]
+fn interim_answers_are_passed_over() {
+    let answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\nhi";
+    let server = Scripted::answers(answer);
+    assert_output(&invoke(&server, &[]).output().unwrap(), DONE, "hi", "");
+}

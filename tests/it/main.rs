@@ -1,0 +1,7 @@
+//! Integration tests: one binary, so that it links once.
+
+// What helpers of tests meet unexpectedly ends the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cli;
+mod scripted;
