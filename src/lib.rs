@@ -9,6 +9,7 @@
 //! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
 //! - [`backend`]: starts, watches and removes handlers
 //! - [`upload_request`]: what the JSON of the management API asks for
+//! - [`fetch`]: downloads an archive
 //! - [`unpack`]: an archive's files below a new folder
 //! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values
@@ -24,6 +25,7 @@ pub mod call;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
+pub mod fetch;
 pub mod front;
 pub mod function;
 pub mod http_server;
