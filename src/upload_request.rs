@@ -261,19 +261,30 @@ impl Limit {
 }
 
 fn set(limits: &mut Limits, name: &str, value: &Scalar) -> Result<(), String> {
-    match (name, value) {
-        ("memory", value) => limits.memory = memory(&amount(value, "a size such as \"64Mi\"")?)?,
-        ("cpu", value) => limits.cpu_millis = quantity::cpu_millis(&amount(value, "an amount such as \"500m\"")?)?,
-        ("timeout", Scalar::Text(text)) => limits.timeout = timeout(&cut(text))?,
-        ("timeout", _) => return Err("has to be a string such as \"30s\"".into()),
-        ("pids", &Scalar::Number(n)) if (1..=MAX_PIDS).contains(&n) => limits.pids = n as u32,
-        ("pids", _) => return Err(format!("has to be a whole number from 1 to {MAX_PIDS}")),
-        ("concurrency", &Scalar::Number(n)) if (1..=MAX_CONCURRENCY).contains(&n) => limits.concurrency = n as usize,
-        ("concurrency", _) => return Err(format!("has to be a whole number from 1 to {MAX_CONCURRENCY}")),
-        ("queue", &Scalar::Number(n)) if n <= MAX_QUEUE => limits.queue = n as usize,
-        _ => return Err(format!("has to be a whole number from 0 to {MAX_QUEUE}")),
+    match name {
+        "memory" => limits.memory = memory(&amount(value, "a size such as \"64Mi\"")?)?,
+        "cpu" => limits.cpu_millis = quantity::cpu_millis(&amount(value, "an amount such as \"500m\"")?)?,
+        "timeout" => match value {
+            Scalar::Text(text) => limits.timeout = timeout(&cut(text))?,
+            _ => return Err("has to be a string such as \"30s\"".into()),
+        },
+        "pids" => limits.pids = whole(value, 1, MAX_PIDS)? as u32,
+        "concurrency" => limits.concurrency = whole(value, 1, MAX_CONCURRENCY)? as usize,
+        _ => limits.queue = whole(value, 0, MAX_QUEUE)? as usize,
     }
     Ok(())
+}
+
+/// A count: a number, or a string of digits as the command line sends.
+fn whole(value: &Scalar, least: u64, most: u64) -> Result<u64, String> {
+    let number = match value {
+        Scalar::Number(n) => Some(*n),
+        Scalar::Text(text) => quantity::count_or_zero(&cut(text)).ok().map(|n| n as u64),
+        Scalar::Other => None,
+    };
+    number
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| format!("has to be a whole number from {least} to {most}"))
 }
 
 /// An amount: a string, or a number without a unit.
@@ -569,6 +580,8 @@ mod tests {
         assert_eq!(with("limits", r#"{"pids":1,"cpu":null}"#).unwrap().limits, Limits { pids: 1, ..defaults() });
         let limits = with("limits", r#"{"memory":67108864,"cpu":2}"#).unwrap().limits;
         assert_eq!((limits.memory, limits.cpu_millis), (64 << 20, 2000));
+        let limits = with("limits", r#"{"pids":"32","queue":"0"}"#).unwrap().limits;
+        assert_eq!((limits.pids, limits.queue), (32, 0));
         assert_eq!(with("limits", r#"{"memory":0}"#).unwrap().limits.memory, 0);
     }
 
@@ -584,7 +597,7 @@ mod tests {
             (r#"{"timeout":30}"#, "limits.timeout: has to be a string such as \"30s\""),
             (r#"{"timeout":"25h"}"#, "limits.timeout: \"25h\" is too long: use 24h or less"),
             (r#"{"pids":0}"#, "limits.pids: has to be a whole number from 1 to 32768"),
-            (r#"{"pids":"32"}"#, "limits.pids: has to be a whole number from 1 to 32768"),
+            (r#"{"pids":"+32"}"#, "limits.pids: has to be a whole number from 1 to 32768"),
             (r#"{"concurrency":0}"#, "limits.concurrency: has to be a whole number from 1 to 4096"),
             (r#"{"queue":-1}"#, "limits.queue: has to be a whole number from 0 to 65536"),
             (r#"{"queue":65537}"#, "limits.queue: has to be a whole number from 0 to 65536"),

@@ -1,55 +1,89 @@
 //! A function's folder as a zip archive, and what the folder says about the function.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 use crate::function::Runtime;
+use crate::wire::zip::path;
 use crate::wire::zip::write::Writer;
 
 /// The file that tells which runtime a folder is for.
 const MARKS: [(&str, Runtime); 3] =
     [("fn.py", Runtime::Python3), ("package.json", Runtime::Nodejs), ("fn.sh", Runtime::Binary)];
 
-/// Left out of an archive: a repository's history is no part of a function, and larger than it.
-const LEFT_OUT: &str = ".git";
+/// Left out wherever they are: a repository's history is no part of a function and larger than it, and Python writes
+/// its caches again.
+const LEFT_OUT: [&str; 2] = [".git", "__pycache__"];
+
+/// Largest `package.json` that is looked into, in bytes.
+const MAX_PACKAGE_JSON: u64 = 1024 * 1024;
 
 /// Writes all files below `dir` to `out`, sorted by name: the same folder gives the same archive.
 ///
+/// The folder's own `node_modules` is left out where `package.json` names dependencies: the deployment installs them,
+/// and for the board's processor, not this machine's. Without any, what is in it was put there by hand and belongs to
+/// the function. Symbolic links are packed as links, and refused where they lead out of the folder.
+///
 /// # Errors
-/// Naming the file that could not be read, or as writing fails.
+/// Naming the file that could not be read, or may not be in an archive; or as writing fails.
 pub(super) fn write_zip(dir: &Path, out: &mut dyn Write) -> io::Result<()> {
     let mut zip = Writer::new(out);
-    add(&mut zip, dir, "")?;
+    let left_out = installs_dependencies(dir).then_some("node_modules");
+    add(&mut zip, dir, "", left_out)?;
     zip.finish().map(drop)
 }
 
-fn add(zip: &mut Writer<&mut dyn Write>, dir: &Path, prefix: &str) -> io::Result<()> {
+/// Whether `package.json` in `dir` names dependencies.
+fn installs_dependencies(dir: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Package {
+        #[serde(default)]
+        dependencies: BTreeMap<String, IgnoredAny>,
+    }
+    let read = || {
+        let mut text = String::new();
+        File::open(dir.join("package.json"))?.take(MAX_PACKAGE_JSON).read_to_string(&mut text)?;
+        Ok::<_, io::Error>(text)
+    };
+    // One that cannot be read or is no JSON is the server's to refuse; nothing is left out for it.
+    read()
+        .is_ok_and(|text| serde_json::from_str::<Package>(&text).is_ok_and(|package| !package.dependencies.is_empty()))
+}
+
+fn add(zip: &mut Writer<&mut dyn Write>, dir: &Path, prefix: &str, left_out: Option<&str>) -> io::Result<()> {
     let mut entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(|e| at(dir, &e))?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
+        let wrong = |why: &str| at(&path, &io::Error::other(why.to_owned()));
         let name = entry.file_name();
-        if name == LEFT_OUT {
+        if LEFT_OUT.into_iter().chain(left_out).any(|left_out| name == left_out) {
             continue;
         }
-        let name = name.to_str().ok_or_else(|| at(&path, &io::Error::other("the name is not UTF-8")))?;
+        let name = name.to_str().ok_or_else(|| wrong("the name is not UTF-8"))?;
         let name = format!("{prefix}{name}");
+        path::clean(name.as_bytes()).map_err(wrong)?;
         let meta = fs::symlink_metadata(&path).map_err(|e| at(&path, &e))?;
         let mode = meta.permissions().mode();
         if meta.is_dir() {
             zip.directory(&name, mode)?;
-            add(zip, &path, &format!("{name}/"))?;
+            add(zip, &path, &format!("{name}/"), None)?;
         } else if meta.is_symlink() {
             let target = fs::read_link(&path).map_err(|e| at(&path, &e))?;
-            let target = target.to_str().ok_or_else(|| at(&path, &io::Error::other("the target is not UTF-8")))?;
+            let target = target.to_str().ok_or_else(|| wrong("the target is not UTF-8"))?;
+            path::check_target(&name, target).map_err(wrong)?;
             zip.symlink(&name, target)?;
         } else if meta.is_file() {
             let mut file = File::open(&path).map_err(|e| at(&path, &e))?;
             zip.file(&name, mode, &mut file)?;
         } else {
-            return Err(at(&path, &io::Error::other("it is neither a file nor a folder nor a link")));
+            return Err(wrong("it is neither a file nor a folder nor a link"));
         }
     }
     Ok(())
@@ -114,5 +148,53 @@ mod tests {
         assert!(!zip.windows(4).any(|w| w == b".git"));
         fs::remove_dir_all(&dir).unwrap();
         assert!(write_zip(&dir, &mut Vec::new()).unwrap_err().to_string().contains("cannot pack"));
+    }
+
+    #[test]
+    fn caches_are_left_out_and_installed_modules_where_they_are_installed_again() {
+        let dir = folder("modules", &["fn.js"]);
+        for inner in ["__pycache__", "lib/__pycache__", "node_modules/a", "lib/node_modules"] {
+            fs::create_dir_all(dir.join(inner)).unwrap();
+            fs::write(dir.join(inner).join("x"), "").unwrap();
+        }
+        let holds = |name: &str| {
+            let mut zip = Vec::new();
+            write_zip(&dir, &mut zip).unwrap();
+            zip.windows(name.len()).any(|w| w == name.as_bytes())
+        };
+        assert!(!holds("__pycache__"));
+        assert!(holds("node_modules/a/x") && holds("lib/node_modules/x"));
+        for (package, kept) in [
+            (r#"{"name":"fn"}"#, true),
+            (r#"{"dependencies":{}}"#, true),
+            ("broken", true),
+            (r#"{"dependencies":{"ms":"2"}}"#, false),
+        ] {
+            fs::write(dir.join("package.json"), package).unwrap();
+            assert_eq!(holds("node_modules/a/x"), kept, "{package}");
+            assert!(holds("lib/node_modules/x"));
+        }
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn links_inside_are_packed_and_what_the_server_would_refuse_is_refused_here() {
+        let dir = folder("links", &["fn.py"]);
+        let refusal = || write_zip(&dir, &mut Vec::new()).unwrap_err().to_string();
+        std::os::unix::fs::symlink("fn.py", dir.join("inside")).unwrap();
+        write_zip(&dir, &mut Vec::new()).unwrap();
+        let outside = dir.join("outside");
+        for target in ["/etc/passwd", "../x"] {
+            std::os::unix::fs::symlink(target, &outside).unwrap();
+            assert!(refusal().contains("/outside: the symbolic link"), "{}", refusal());
+            fs::remove_file(&outside).unwrap();
+        }
+        let socket = std::os::unix::net::UnixListener::bind(dir.join("socket")).unwrap();
+        assert!(refusal().contains("/socket: it is neither a file"));
+        drop(socket);
+        fs::remove_file(dir.join("socket")).unwrap();
+        fs::write(dir.join("back\\slash"), "").unwrap();
+        assert!(refusal().contains("the name holds a backslash"));
+        fs::remove_dir_all(dir).unwrap();
     }
 }
