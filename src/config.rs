@@ -11,9 +11,9 @@ use std::time::Duration;
 use argh::FromArgs;
 use log::LevelFilter;
 
-use crate::function::Runtime;
+use crate::function::{Limits, Runtime};
 use crate::logging;
-use crate::quantity::{bytes, count, count_or_zero, duration};
+use crate::quantity::{bytes, count, count_or_zero, cpu_millis, duration};
 
 /// The management API's TCP port.
 pub const MANAGEMENT_PORT: u16 = 8080;
@@ -118,6 +118,18 @@ pub struct Config {
     #[argh(option, arg_name = "N", from_str_fn(count_or_zero), default = "64")]
     pub queue: usize,
 
+    /// memory of a handler whose deployment names no limit, 0 for no bound; default 0
+    #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "0")]
+    pub memory: u64,
+
+    /// processor time of such a handler in cores, 2 or 500m, 0 for no bound; default 0
+    #[argh(option, arg_name = "CORES", from_str_fn(cpu_millis), default = "0")]
+    pub cpu: u32,
+
+    /// processes and threads in such a handler; default 256
+    #[argh(option, arg_name = "N", from_str_fn(parse_pids), default = "256")]
+    pub pids: u32,
+
     /// asynchronous calls at once; default 64
     #[argh(option, arg_name = "N", from_str_fn(count_or_zero), default = "64")]
     pub async_calls: usize,
@@ -157,6 +169,10 @@ pub struct Config {
     /// time that calls in flight have to finish when the server stops; default 10s
     #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(10)")]
     pub grace: Duration,
+}
+
+fn parse_pids(text: &str) -> Result<u32, String> {
+    count(text).and_then(|n| u32::try_from(n).map_err(|_| format!("{text:?} is too many")))
 }
 
 /// Where a front door listens.
@@ -278,6 +294,18 @@ impl Config {
             return Err(format!("--public-host: {host:?} is no host: use a name or an IP address"));
         }
         Ok(self)
+    }
+
+    /// What a function may use whose deployment says nothing else.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            memory: self.memory,
+            cpu_millis: self.cpu,
+            pids: self.pids,
+            timeout: self.timeout,
+            concurrency: self.concurrency,
+            queue: self.queue,
+        }
     }
 
     /// The image that `--runtime-image` names for `runtime`.

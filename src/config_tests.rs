@@ -101,6 +101,8 @@ fn images_are_given_by_runtime_and_the_last_one_counts() {
 fn bounds_are_checked_where_they_are_read() {
     let config = parse(&["--max-upload", "1Gi", "--timeout", "5m", "--queue", "0"]).unwrap();
     assert_eq!((config.max_upload, config.timeout, config.queue), (1 << 30, Duration::from_secs(300), 0));
+    let limits = parse(&["--memory", "64Mi", "--cpu", "500m", "--pids", "9"]).unwrap().limits();
+    assert_eq!((limits.memory, limits.cpu_millis, limits.pids), (64 << 20, 500, 9));
     for wrong in [["--timeout", "60"], ["--max-connections", "0"], ["--max-body", "lots"], ["--docker-host", "ssh://x"]]
     {
         let error = parse(&wrong).unwrap_err();

@@ -76,11 +76,25 @@ struct About<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     envs: &'a [String],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    limits: BTreeMap<&'a str, &'a str>,
+    limits: BTreeMap<&'a str, Value<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subfolder_path: Option<&'a str>,
+}
+
+/// A limit's value: `8` is a number in JSON, `64Mi` a string. The server knows which limit takes what.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    Number(u64),
+    Text(&'a str),
+}
+
+impl<'a> Value<'a> {
+    fn new(text: &'a str) -> Self {
+        text.parse().map_or(Self::Text(text), Self::Number)
+    }
 }
 
 /// What is uploaded.
@@ -150,7 +164,7 @@ impl Deploy {
             env: runtime.name(),
             threads: self.threads,
             envs: &self.env_var,
-            limits: self.limit.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+            limits: self.limit.iter().map(|(k, v)| (k.as_str(), Value::new(v))).collect(),
             url,
             subfolder_path: self.subfolder.as_deref(),
         };

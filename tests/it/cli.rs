@@ -307,7 +307,18 @@ fn deploy_sends_the_folder_as_it_is_and_prints_the_urls() {
     let server = Scripted::answers("HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\nhttp://127.0.0.1:8000/hello");
     let output = manage(
         &server,
-        &["deploy", &folder.arg(), "--threads", "3", "--env-var", "A=b\"c=d", "--env-var=E=", "--limit", "memory=64Mi"],
+        &[
+            "deploy",
+            &folder.arg(),
+            "--threads",
+            "3",
+            "--env-var",
+            "A=b\"c=d",
+            "--env-var=E=",
+            "--limit",
+            "memory=64Mi",
+            "--limit=pids=9",
+        ],
     );
     assert_output(&output, DONE, "http://127.0.0.1:8000/hello", "");
     let request = server.bytes();
@@ -315,7 +326,7 @@ fn deploy_sends_the_folder_as_it_is_and_prints_the_urls() {
     assert!(head.starts_with("POST /upload HTTP/1.1\r\n"), "{head}");
     let (json, zip) = uploaded(&request);
     let expected = serde_json::json!({
-        "name": "hello", "env": "python3", "threads": 3, "envs": ["A=b\"c=d", "E="], "limits": {"memory": "64Mi"},
+        "name": "hello", "env": "python3", "threads": 3, "envs": ["A=b\"c=d", "E="], "limits": {"memory": "64Mi", "pids": 9},
     });
     assert_eq!(json, expected);
     assert_same_folder(&zip, &folder.function());
