@@ -24,6 +24,7 @@ pub mod buffers;
 pub mod call;
 pub mod cli;
 pub mod config;
+pub mod deploy;
 pub mod dispatch;
 pub mod fetch;
 pub mod front;

@@ -1,0 +1,477 @@
+//! From an archive to running handlers, and back: prepare, start, wait for health, remember, swap, drain the old.
+//!
+//! Whoever deploys hears of success only when the function is stored and its handlers are healthy. A deployment that fails
+//! leaves nothing behind, and what ran before under its name still runs.
+
+pub mod health;
+mod supervise;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_executor::{StaticExecutor, Task};
+use async_io::Timer;
+use async_lock::Semaphore;
+use futures_lite::FutureExt;
+
+use crate::backend::{Backend, BackendError, BackendErrorKind, LogLine, Started};
+use crate::dispatch::{Dispatch, Function, Handler};
+use crate::function::{Deployment, Name, Runtime};
+use crate::shutdown::Shutdown;
+use crate::store::{Spool, Store, archive_len};
+use crate::upload_request::Deploy;
+use crate::wire::zip::{self, Archive};
+use crate::worker::Workers;
+
+/// Deployments under way at once: each unpacks, builds or installs, and boards have little of everything.
+const AT_ONCE: usize = 2;
+/// Lines and bytes of a handler's log that a failed deployment returns.
+const LOG_LINES: usize = 40;
+const LOG_BYTES: usize = 8 * 1024;
+
+/// Bounds of deployments.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Functions at once.
+    pub functions: usize,
+    /// How long new handlers may take to become healthy.
+    pub health_timeout: Duration,
+    /// How long calls in flight may go on with handlers that were replaced or deleted.
+    pub drain: Duration,
+}
+
+/// Why a deployment or a deletion failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeployError {
+    /// The HTTP status that fits.
+    pub status: u16,
+    /// What was wrong and what would be right; the tail of a log may follow on further lines.
+    pub text: String,
+}
+
+/// What turns uploads into running functions.
+pub struct Deployer {
+    backend: Arc<dyn Backend>,
+    dispatch: Arc<Dispatch>,
+    store: Arc<Store>,
+    workers: Workers,
+    executor: &'static StaticExecutor,
+    bounds: Bounds,
+    zip_bounds: zip::Bounds,
+    slots: Semaphore,
+    active: Mutex<HashMap<Name, Arc<Active>>>,
+    /// Names that are being deployed or deleted.
+    busy: Mutex<HashSet<Name>>,
+    /// Versions that drain.
+    retiring: Mutex<Vec<Task<()>>>,
+}
+
+/// One version of a function with the tasks that keep its handlers running.
+struct Active {
+    deployment: Deployment,
+    function: Arc<Function>,
+    /// Asks the supervisors to let their calls finish, stop their handlers and end.
+    retire: Shutdown,
+    supervisors: Mutex<Vec<Task<()>>>,
+}
+
+/// Keeps a name to one deployment or deletion at a time.
+struct Busy<'d> {
+    deployer: &'d Deployer,
+    name: Name,
+}
+
+impl Deployer {
+    /// A deployer that puts functions into `dispatch`.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        dispatch: Arc<Dispatch>,
+        store: Arc<Store>,
+        workers: Workers,
+        executor: &'static StaticExecutor,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            backend,
+            dispatch,
+            store,
+            workers,
+            executor,
+            bounds,
+            zip_bounds: zip::Bounds::default(),
+            slots: Semaphore::new(AT_ONCE),
+            active: Mutex::default(),
+            busy: Mutex::default(),
+            retiring: Mutex::default(),
+        }
+    }
+
+    /// Deploys the archive in `spool`, in place of the function of that name.
+    ///
+    /// # Errors
+    /// [`DeployError`]; the function that was there before still runs.
+    pub async fn deploy(self: &Arc<Self>, request: Deploy, spool: Spool) -> Result<(), DeployError> {
+        let begun = Instant::now();
+        let _busy = self.take_name(&request.name)?;
+        if self.dispatch.function(request.name.as_str()).is_none() && self.dispatch.len() >= self.bounds.functions {
+            let most = self.bounds.functions;
+            return Err(DeployError::new(
+                409,
+                format!("{most} functions are deployed already (--max-functions): delete one first"),
+            ));
+        }
+        let _slot = self.slots.acquire().await;
+        let (spool, mut deployment) = self.check(request, spool).await?;
+        let (name, digest) = (deployment.name.clone(), deployment.digest.clone());
+        self.backend.prepare(&deployment).await?;
+        let handlers = match self.start_all(&deployment).await {
+            Ok(handlers) => handlers,
+            Err(e) => {
+                self.forget_unless_active(&deployment).await;
+                return Err(e);
+            }
+        };
+        match self.commit(spool, &name).await {
+            Ok(path) => deployment.package = path,
+            Err(e) => {
+                self.stop_all(&handlers).await;
+                self.forget_unless_active(&deployment).await;
+                return Err(e);
+            }
+        }
+        let count = handlers.len();
+        self.swap(deployment, handlers);
+        log::info!("deployed {name} ({digest:.8}): {count} handlers healthy after {} ms", begun.elapsed().as_millis());
+        Ok(())
+    }
+
+    /// Deletes a function: no new calls, those in flight finish within a bound, then nothing of it is left.
+    ///
+    /// # Errors
+    /// 404 for an unknown name; 409 while it is being deployed; 500 when the state directory cannot be written.
+    pub async fn delete(self: &Arc<Self>, name: &Name) -> Result<(), DeployError> {
+        let _busy = self.take_name(name)?;
+        let Some(active) = self.active().get(name).cloned() else {
+            let text = format!("no function named {name}: GET /list shows those deployed");
+            return Err(DeployError::new(404, text));
+        };
+        let (store, stored) = (Arc::clone(&self.store), name.clone());
+        self.blocking("remove the function from", move || store.remove(&stored)).await?;
+        self.active().remove(name);
+        self.dispatch.remove(name.as_str());
+        self.retire(&active).await;
+        log::info!("deleted {name}");
+        Ok(())
+    }
+
+    /// Deletes every function.
+    ///
+    /// # Errors
+    /// The first error of a [`Deployer::delete`]; the others are deleted all the same.
+    pub async fn wipe(self: &Arc<Self>) -> Result<(), DeployError> {
+        let names: Vec<Name> = self.active().keys().cloned().collect();
+        let tasks: Vec<_> = names
+            .into_iter()
+            .map(|name| {
+                let deployer = Arc::clone(self);
+                self.executor.spawn(async move { deployer.delete(&name).await })
+            })
+            .collect();
+        let mut result = Ok(());
+        for task in tasks {
+            result = result.and(task.await);
+        }
+        result
+    }
+
+    /// What is deployed, by name.
+    pub fn deployments(&self) -> Vec<(Deployment, Arc<Function>)> {
+        let mut all: Vec<_> = self.active().values().map(|a| (a.deployment.clone(), Arc::clone(&a.function))).collect();
+        all.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+        all
+    }
+
+    /// What handlers of the function wrote: see [`Backend::logs`].
+    ///
+    /// # Errors
+    /// As [`Backend::logs`].
+    pub async fn logs(
+        &self,
+        id: &str,
+        tail: Option<usize>,
+        lines: async_channel::Sender<LogLine>,
+    ) -> Result<(), BackendError> {
+        self.backend.logs(id, tail, lines).await
+    }
+
+    /// Ends everything: handlers are stopped, what is stored stays for the next start.
+    pub async fn stop(&self) {
+        let active: Vec<_> = self.active().drain().map(|(_, active)| active).collect();
+        for active in &active {
+            active.retire.begin();
+        }
+        for active in &active {
+            Self::join(&active.supervisors).await;
+        }
+        Self::join(&self.retiring).await;
+    }
+
+    /// Checks the archive, seals the spool, and says what exactly is deployed.
+    async fn check(&self, request: Deploy, spool: Spool) -> Result<(Spool, Deployment), DeployError> {
+        let bounds = self.zip_bounds.clone();
+        let check = move || {
+            let mut spool = spool;
+            let mut deployment = Deployment {
+                name: request.name,
+                runtime: request.runtime,
+                threads: request.threads,
+                envs: request.envs,
+                limits: request.limits,
+                digest: String::new(),
+                package: spool.path().to_owned(),
+                subfolder: request.subfolder,
+            };
+            deployment.digest = spool.digest(&deployment);
+            spool.seal(&deployment).map_err(|e| DeployError::disk("write the archive to", &e))?;
+            let mut file = File::open(spool.path()).map_err(|e| DeployError::disk("read the archive from", &e))?;
+            let len = archive_len(&mut file).map_err(|e| DeployError::disk("read the archive from", &e))?;
+            let mut archive = Archive::open(file, len, &bounds)?;
+            archive.check(&deployment.subfolder)?;
+            check_entry(&archive, &deployment)?;
+            Ok((spool, deployment))
+        };
+        self.workers.unblock(check).await.map_err(|e| DeployError::disk("check the archive in", &e))?
+    }
+
+    /// Starts all handlers of a version and waits until they are healthy; all or none.
+    async fn start_all(&self, deployment: &Deployment) -> Result<Vec<Arc<Handler>>, DeployError> {
+        let mut started: Vec<Started> = Vec::new();
+        let mut result = Ok(());
+        for _ in 0..deployment.threads {
+            match self.backend.start(deployment).await {
+                Ok(one) => started.push(one),
+                Err(e) => {
+                    result = Err(e.into());
+                    break;
+                }
+            }
+        }
+        let mut handlers = Vec::new();
+        for one in &started {
+            if result.is_ok() {
+                match self.healthy(one, deployment).await {
+                    Ok(handler) => handlers.push(handler),
+                    Err(e) => result = Err(e),
+                }
+            }
+        }
+        if let Err(e) = result {
+            for one in &started {
+                self.stop_handler(&one.id).await;
+            }
+            return Err(e);
+        }
+        Ok(handlers)
+    }
+
+    /// Waits until a handler that was started is healthy; fails early when it exits.
+    async fn healthy(&self, started: &Started, deployment: &Deployment) -> Result<Arc<Handler>, DeployError> {
+        let deadline = Instant::now() + self.bounds.health_timeout;
+        let ready = async { Ok(health::wait(&started.addresses, deadline).await) };
+        let exited = async { Err(self.backend.exited(&started.id).await) };
+        let why = match ready.or(exited).await {
+            Ok(Some(address)) => return Ok(Arc::new(Handler::new(started.id.clone(), address))),
+            Ok(None) => {
+                let seconds = self.bounds.health_timeout.as_secs_f32();
+                format!("did not answer /health with 200 within {seconds} s")
+            }
+            Err(how) => format!("ended before it was ready ({how})"),
+        };
+        let tail = self.log_tail(&started.id).await;
+        let text = format!("a handler of {} ({}) {why}{tail}", deployment.name, deployment.runtime);
+        Err(DeployError::new(422, text))
+    }
+
+    async fn log_tail(&self, id: &str) -> String {
+        let (sender, lines) = async_channel::bounded(8);
+        let send = async {
+            // The failure that asked for the log matters more than why there is none.
+            let _ = self.backend.logs(id, Some(LOG_LINES), sender).await;
+        };
+        let collect = async {
+            let mut tail = String::new();
+            while let Ok(line) = lines.recv().await {
+                if tail.len() < LOG_BYTES {
+                    tail.push('\n');
+                    tail.push_str(&String::from_utf8_lossy(&line.text));
+                }
+            }
+            tail
+        };
+        let late = async {
+            Timer::after(Duration::from_secs(2)).await;
+            String::new()
+        };
+        let both = async { futures_lite::future::zip(send, collect).await.1 };
+        both.or(late).await
+    }
+
+    async fn commit(&self, mut spool: Spool, name: &Name) -> Result<std::path::PathBuf, DeployError> {
+        let (store, name) = (Arc::clone(&self.store), name.clone());
+        self.blocking("store the function in", move || store.commit(&mut spool, &name)).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, DeployError> {
+        self.workers.unblock(work).await.and_then(|r| r).map_err(|e| DeployError::disk(what, &e))
+    }
+
+    /// Lets calls go to the new version and retires the old one.
+    fn swap(self: &Arc<Self>, deployment: Deployment, handlers: Vec<Arc<Handler>>) {
+        let function = Arc::new(Function::new(deployment.name.clone(), deployment.limits.clone()));
+        for handler in &handlers {
+            function.add(Arc::clone(handler));
+        }
+        let slots = handlers.into_iter().map(Some).collect();
+        let old = self.activate(deployment, function, slots);
+        if let Some(old) = old {
+            let deployer = Arc::clone(self);
+            let mut retiring = lock(&self.retiring);
+            retiring.retain(|task| !task.is_finished());
+            retiring.push(self.executor.spawn(async move { deployer.retire(&old).await }));
+        }
+    }
+
+    /// Makes a version the active one and supervises its handlers: those in `slots`, and new ones for empty slots.
+    fn activate(
+        self: &Arc<Self>,
+        deployment: Deployment,
+        function: Arc<Function>,
+        slots: Vec<Option<Arc<Handler>>>,
+    ) -> Option<Arc<Active>> {
+        let name = deployment.name.clone();
+        self.dispatch.install(Arc::clone(&function));
+        let retire = Shutdown::new();
+        let active = Arc::new(Active { deployment, function, retire, supervisors: Mutex::default() });
+        let tasks = slots.into_iter().map(|handler| {
+            let (deployer, active) = (Arc::clone(self), Arc::clone(&active));
+            self.executor.spawn(async move { deployer.supervise(active, handler).await })
+        });
+        lock(&active.supervisors).extend(tasks);
+        self.active().insert(name, active)
+    }
+
+    /// Ends a version: its calls finish within a bound, its handlers stop, what was prepared for it goes.
+    async fn retire(&self, active: &Active) {
+        active.retire.begin();
+        Self::join(&active.supervisors).await;
+        self.forget_unless_active(&active.deployment).await;
+    }
+
+    async fn forget_unless_active(&self, deployment: &Deployment) {
+        let same = self.active().get(&deployment.name).is_some_and(|a| a.deployment.digest == deployment.digest);
+        if !same && let Err(e) = self.backend.forget(deployment).await {
+            log::warn!("what was prepared for {} is left behind: {e}", deployment.name);
+        }
+    }
+
+    async fn stop_all(&self, handlers: &[Arc<Handler>]) {
+        for handler in handlers {
+            self.stop_handler(handler.id()).await;
+        }
+    }
+
+    async fn stop_handler(&self, id: &str) {
+        if let Err(e) = self.backend.stop(id).await {
+            log::warn!("handler {id} is left behind until the next start: {e}");
+        }
+    }
+
+    async fn join(tasks: &Mutex<Vec<Task<()>>>) {
+        let tasks = std::mem::take(&mut *lock(tasks));
+        for task in tasks {
+            task.await;
+        }
+    }
+
+    fn take_name(&self, name: &Name) -> Result<Busy<'_>, DeployError> {
+        if !lock(&self.busy).insert(name.clone()) {
+            let text = format!("{name} is being deployed or deleted right now: try again when that is done");
+            return Err(DeployError::new(409, text));
+        }
+        Ok(Busy { deployer: self, name: name.clone() })
+    }
+
+    fn active(&self) -> MutexGuard<'_, HashMap<Name, Arc<Active>>> {
+        lock(&self.active)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        lock(&self.deployer.busy).remove(&self.name);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The file that a runtime starts with has to be there: without it every handler would only fail.
+fn check_entry<R: std::io::Read + std::io::Seek>(archive: &Archive<R>, d: &Deployment) -> Result<(), DeployError> {
+    let (files, wanted): (&[&str], _) = match d.runtime {
+        Runtime::Python3 => (&["fn.py"], "fn.py"),
+        Runtime::Nodejs => (&["package.json", "index.js", "fn.js"], "package.json, index.js or fn.js"),
+        Runtime::Binary => (&["fn.sh"], "fn.sh"),
+    };
+    for file in files {
+        if archive.has_file(&d.subfolder, file)? {
+            return Ok(());
+        }
+    }
+    let text = format!("a function with env {} needs {wanted} at the top of its folder in the zip archive", d.runtime);
+    Err(DeployError::new(422, text))
+}
+
+impl DeployError {
+    /// An error with its line of text.
+    pub fn new(status: u16, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+
+    fn disk(what: &str, e: &std::io::Error) -> Self {
+        Self::new(500, format!("cannot {what} the state directory: {e}"))
+    }
+}
+
+impl std::fmt::Display for DeployError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<BackendError> for DeployError {
+    fn from(e: BackendError) -> Self {
+        let status = match e.kind {
+            BackendErrorKind::Function => 422,
+            BackendErrorKind::Engine => 500,
+            BackendErrorKind::Unreachable => 503,
+        };
+        Self::new(status, e.text)
+    }
+}
+
+impl From<zip::Error> for DeployError {
+    fn from(e: zip::Error) -> Self {
+        match e {
+            zip::Error::Refused(text) => Self::new(422, text),
+            zip::Error::TooLarge(text) => Self::new(413, text),
+            zip::Error::Io(e) => Self::disk("read the archive from", &e),
+        }
+    }
+}
