@@ -31,6 +31,7 @@ pub mod front;
 pub mod function;
 pub mod http_server;
 pub mod logging;
+pub mod management;
 pub mod net;
 pub mod quantity;
 pub mod serve;

@@ -1,11 +1,195 @@
 //! Puts the server together and runs it until it is told to stop.
 
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use async_executor::StaticExecutor;
+use async_io::{Async, Timer};
+use async_signal::{Signal, Signals};
+use futures_lite::{FutureExt, StreamExt};
+
+use crate::backend::Backend;
+use crate::budget::Budget;
+use crate::buffers::Buffers;
 use crate::config::Config;
+use crate::deploy::{self, Deployer};
+use crate::dispatch::Dispatch;
+use crate::fetch;
+use crate::front;
+use crate::function::Limits;
+use crate::http_server::{self, Service};
+use crate::management::{Management, Settings};
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+use crate::worker::Workers;
+
+/// Bytes of bodies that are held whole, of all calls in flight together: those of CoAP, of gRPC, and of asynchronous
+/// calls.
+const BODIES: usize = 2 * 1024 * 1024;
+/// Processes and threads in one handler where a function asks for no limit.
+const PIDS: u32 = 64;
+/// Management connections at once: people and scripts, not sensors.
+const MANAGEMENT_CONNECTIONS: usize = 32;
 
 /// Serves until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// One line that says why it could not start.
-pub fn run(_config: Config) -> Result<(), String> {
-    Err("serve is not built yet".into())
+pub fn run(config: Config) -> Result<(), String> {
+    let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
+    async_io::block_on(executor.run(serve(config, executor)))
+}
+
+/// What all parts of the server share.
+struct Server {
+    config: Config,
+    executor: &'static StaticExecutor,
+    dispatch: Arc<Dispatch>,
+    deployer: Arc<Deployer>,
+    buffers: Buffers,
+    budget: Budget,
+    shutdown: Shutdown,
+}
+
+async fn serve(config: Config, executor: &'static StaticExecutor) -> Result<(), String> {
+    let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(|e| format!("cannot wait for signals: {e}"))?;
+    let store = Arc::new(Store::open(&config.state_dir)?);
+    let workers = Workers::new();
+    let backend = choose_backend(&config, &store, &workers, executor).await?;
+    let buffers = Buffers::default();
+    let dispatch = Arc::new(Dispatch::new(buffers.clone()));
+    let bounds =
+        deploy::Bounds { functions: config.max_functions, health_timeout: config.health_timeout, drain: config.grace };
+    let deployer =
+        Arc::new(Deployer::new(backend, Arc::clone(&dispatch), Arc::clone(&store), workers.clone(), executor, bounds));
+    let server = Server {
+        config,
+        executor,
+        dispatch,
+        deployer,
+        buffers,
+        budget: Budget::new(BODIES),
+        shutdown: Shutdown::new(),
+    };
+    server.run(&mut signals, store, workers).await
+}
+
+impl Server {
+    async fn run(&self, signals: &mut Signals, store: Arc<Store>, workers: Workers) -> Result<(), String> {
+        let mut doors = Vec::new();
+        let mut running = Vec::new();
+        if let Some(addr) = self.config.http.addr() {
+            let (listener, port) = listen("http", addr)?;
+            doors.push(("http", port));
+            let calls = self.config.async_calls;
+            let door = front::http::Front::new(Arc::clone(&self.dispatch), self.executor, calls, self.budget.clone());
+            let bounds = self.http_bounds(self.config.max_connections, self.config.max_body);
+            running.push(self.spawn_http(listener, door, bounds));
+        }
+        let (listener, port) = listen("management", self.config.management)?;
+        let settings = self.management_settings(doors);
+        let management = Management::new(Arc::clone(&self.deployer), store, workers, settings);
+        let bounds = self.http_bounds(MANAGEMENT_CONNECTIONS, 0);
+        running.push(self.spawn_http(listener, management, bounds));
+        log::debug!("management listens on port {port}");
+
+        let restore = async {
+            if let Err(e) = self.deployer.restore().await {
+                log::error!("stored functions are not restored: {e}");
+            }
+            futures_lite::future::pending().await
+        };
+        let signal = async { signals.next().await };
+        let signal = signal.or(restore).await;
+        log::info!("stopping: {}", if matches!(signal, Some(Ok(Signal::Int))) { "SIGINT" } else { "SIGTERM" });
+        self.stop(running).await;
+        Ok(())
+    }
+
+    /// No new calls; those in flight finish within `--grace`; handlers are stopped.
+    async fn stop(&self, running: Vec<async_executor::Task<()>>) {
+        self.dispatch.stop();
+        self.shutdown.begin();
+        let finish = async {
+            for task in running {
+                task.await;
+            }
+        };
+        let late = async {
+            Timer::after(self.config.grace).await;
+            log::warn!("calls were cut off: they took longer than --grace");
+        };
+        finish.or(late).await;
+        self.deployer.stop().await;
+    }
+
+    fn http_bounds(&self, connections: usize, max_body: u64) -> http_server::Bounds {
+        http_server::Bounds {
+            connections,
+            head_timeout: self.config.head_timeout,
+            idle_timeout: self.config.idle_timeout,
+            body_timeout: self.config.body_timeout,
+            max_body: if max_body == 0 { u64::MAX } else { max_body },
+        }
+    }
+
+    fn spawn_http<S: Service>(
+        &self,
+        listener: Async<TcpListener>,
+        service: S,
+        bounds: http_server::Bounds,
+    ) -> async_executor::Task<()> {
+        let (buffers, shutdown) = (self.buffers.clone(), self.shutdown.clone());
+        self.executor.spawn(http_server::run(listener, Arc::new(service), bounds, buffers, self.executor, shutdown))
+    }
+
+    fn management_settings(&self, front_doors: Vec<(&'static str, u16)>) -> Settings {
+        let config = &self.config;
+        Settings {
+            max_upload: config.max_upload,
+            limits: Limits {
+                memory: 0,
+                cpu_millis: 0,
+                pids: PIDS,
+                timeout: config.timeout,
+                concurrency: config.concurrency,
+                queue: config.queue,
+            },
+            front_doors,
+            public_host: config.public_host.clone(),
+            fetch: fetch::Config {
+                max_bytes: config.max_upload,
+                timeout: config.download_timeout,
+                stall_timeout: config.body_timeout,
+                policy: fetch::Policy { allow_local: config.allow_local_urls },
+                ca_file: config.tls_ca.clone(),
+            },
+        }
+    }
+}
+
+/// Listens; the wildcard of IPv6 takes IPv4 as well, and a machine without IPv6 gets that of IPv4.
+fn listen(what: &str, addr: SocketAddr) -> Result<(Async<TcpListener>, u16), String> {
+    let failed = |e: io::Error| format!("{what}: cannot listen on {addr}: {e}");
+    let listener = match TcpListener::bind(addr) {
+        Err(e) if addr.is_ipv6() && addr.ip().is_unspecified() && e.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, addr.port()))
+        }
+        other => other,
+    };
+    let listener = listener.and_then(Async::new).map_err(failed)?;
+    let local = listener.get_ref().local_addr().map_err(failed)?;
+    log::info!("{what} listens on {local}");
+    Ok((listener, local.port()))
+}
+
+async fn choose_backend(
+    config: &Config,
+    store: &Store,
+    workers: &Workers,
+    executor: &'static StaticExecutor,
+) -> Result<Arc<dyn Backend>, String> {
+    let _ = (config, store, workers, executor);
+    Err("no backend yet".into())
 }

@@ -1,0 +1,241 @@
+//! The management API on its own port: deploy, delete, list, logs. HTTP/1.1 with JSON in and plain text out.
+
+mod receive;
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+
+use crate::deploy::{DeployError, Deployer};
+use crate::fetch;
+use crate::function::{Limits, Name};
+use crate::http_server::{Head, RequestBody, Responder, Service};
+use crate::store::Store;
+use crate::upload_request;
+use crate::wire::headers::Headers;
+use crate::wire::http1::percent_decode;
+use crate::worker::Workers;
+
+/// What management needs to know beside the functions.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Largest archive in bytes.
+    pub max_upload: u64,
+    /// Limits of a function that asks for none.
+    pub limits: Limits,
+    /// The enabled front doors as scheme and port: each is a line of the answer to a deployment.
+    pub front_doors: Vec<(&'static str, u16)>,
+    /// The host in these lines; the one that the client called where `None`.
+    pub public_host: Option<String>,
+    /// How archives are fetched.
+    pub fetch: fetch::Config,
+}
+
+/// Answers management requests.
+pub struct Management {
+    deployer: Arc<Deployer>,
+    store: Arc<Store>,
+    workers: Workers,
+    settings: Settings,
+}
+
+/// An answer whose body is text.
+type Answer = Result<String, DeployError>;
+
+impl Management {
+    /// Management of what `deployer` deploys.
+    pub fn new(deployer: Arc<Deployer>, store: Arc<Store>, workers: Workers, settings: Settings) -> Self {
+        Self { deployer, store, workers, settings }
+    }
+
+    async fn upload(&self, head: &Head, body: &mut RequestBody<'_>) -> Answer {
+        let received = receive::upload(body, &self.store, &self.workers, self.settings.max_upload).await?;
+        let request = upload_request::upload(&received.rest, received.zip, &self.settings.limits).map_err(bad)?;
+        let name = request.name.clone();
+        self.deployer.deploy(request, received.spool).await?;
+        Ok(self.urls(head, &name))
+    }
+
+    async fn upload_url(&self, head: &Head, body: &mut RequestBody<'_>) -> Answer {
+        let received = receive::upload(body, &self.store, &self.workers, 0).await?;
+        let (request, url) = upload_request::upload_url(&received.rest, &self.settings.limits).map_err(bad)?;
+        let download = fetch::open(&url, &self.settings.fetch).await.map_err(|e| receive::fetch_error(&e))?;
+        let spool = receive::download(download, &self.store, &self.workers).await?;
+        let name = request.name.clone();
+        self.deployer.deploy(request, spool).await?;
+        Ok(self.urls(head, &name))
+    }
+
+    async fn delete(&self, body: &mut RequestBody<'_>) -> Answer {
+        let received = receive::upload(body, &self.store, &self.workers, 0).await?;
+        let name = upload_request::delete(&received.rest).map_err(bad)?;
+        self.deployer.delete(&name).await?;
+        Ok(String::new())
+    }
+
+    fn list(&self) -> String {
+        self.deployer.deployments().iter().fold(String::new(), |mut text, (deployment, _)| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{}", deployment.name);
+            text
+        })
+    }
+
+    /// Streams the logs of every handler, or of those of one function.
+    async fn logs(&self, query: &str, respond: Responder<'_>) -> io::Result<()> {
+        let only = match wanted(query) {
+            Ok(only) => only,
+            Err(e) => return refuse(respond, &e).await,
+        };
+        let chosen: Vec<_> = self
+            .deployer
+            .deployments()
+            .into_iter()
+            .filter(|(deployment, _)| only.as_ref().is_none_or(|name| *name == deployment.name))
+            .collect();
+        if let (Some(name), true) = (&only, chosen.is_empty()) {
+            let text = format!("no function named {name}: GET /list shows those deployed");
+            return respond.text(404, &text).await;
+        }
+        let mut pieces = respond.pieces(200, &text_plain(), None);
+        for (deployment, function) in chosen {
+            for handler in function.snapshot() {
+                let (sender, lines) = async_channel::bounded(8);
+                let read = self.deployer.logs(handler.id(), None, sender);
+                let write = async {
+                    let mut text = Vec::new();
+                    while let Ok(line) = lines.recv().await {
+                        text.clear();
+                        let id = handler.id().get(..12).unwrap_or(handler.id());
+                        text.extend_from_slice(
+                            format!("function={} handler={id} {} ", deployment.name, line.timestamp).as_bytes(),
+                        );
+                        text.extend_from_slice(&line.text);
+                        text.push(b'\n');
+                        pieces.send(&text).await?;
+                    }
+                    Ok::<(), io::Error>(())
+                };
+                let (read, written) = futures_lite::future::zip(read, write).await;
+                written?;
+                if let Err(e) = read {
+                    log::warn!("cannot read the log of handler {}: {e}", handler.id());
+                }
+            }
+        }
+        pieces.finish().await
+    }
+
+    /// One line an enabled front door.
+    fn urls(&self, head: &Head, name: &Name) -> String {
+        let called = head.headers.get_str("host").map_or("localhost", host_of);
+        let host = self.settings.public_host.as_deref().unwrap_or(called);
+        self.settings.front_doors.iter().fold(String::new(), |mut text, (scheme, port)| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{scheme}://{host}:{port}/{name}");
+            text
+        })
+    }
+}
+
+impl Service for Management {
+    async fn serve<'c>(&'c self, head: Head, mut body: RequestBody<'c>, respond: Responder<'c>) -> io::Result<()> {
+        let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
+        let method = match path {
+            "/upload" | "/uploadURL" | "/delete" | "/wipe" => "POST",
+            "/list" | "/logs" => "GET",
+            _ => {
+                let text = "no such path: POST /upload, /uploadURL, /delete, /wipe or GET /list, /logs";
+                return respond.text(404, text).await;
+            }
+        };
+        if head.method != method {
+            let mut allow = Headers::new();
+            let _ = allow.push("allow", method.as_bytes());
+            return respond.text_with(405, &allow, &format!("{path} takes {method}")).await;
+        }
+        let answer = match path {
+            "/upload" => self.upload(&head, &mut body).await,
+            "/uploadURL" => self.upload_url(&head, &mut body).await,
+            "/delete" => self.delete(&mut body).await,
+            "/wipe" => self.deployer.wipe().await.map(|()| String::new()),
+            "/list" => Ok(self.list()),
+            _ => return self.logs(query, respond).await,
+        };
+        match answer {
+            Ok(text) => respond.whole(200, &text_plain(), text.as_bytes()).await,
+            Err(e) => refuse(respond, &e).await,
+        }
+    }
+}
+
+async fn refuse(mut respond: Responder<'_>, e: &DeployError) -> io::Result<()> {
+    if matches!(e.status, 400 | 408 | 413) {
+        // The rest of the body may still come.
+        respond.close_after();
+    }
+    respond.text(e.status, &e.text).await
+}
+
+fn bad(text: String) -> DeployError {
+    DeployError::new(400, text)
+}
+
+fn text_plain() -> Headers {
+    let mut headers = Headers::new();
+    // Two constants: they cannot be refused.
+    let _ = headers.push("content-type", b"text/plain; charset=utf-8");
+    headers
+}
+
+/// The function that `name=NAME` in a query asks for.
+fn wanted(query: &str) -> Result<Option<Name>, DeployError> {
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if key == "name" {
+            let name = percent_decode(value).ok_or_else(|| bad("name has a broken percent escape".into()))?;
+            return Name::parse(&name).map(Some).map_err(bad);
+        }
+    }
+    Ok(None)
+}
+
+/// The host of a `Host` field, without its port (RFC 9110 §7.2); brackets of an IPv6 address stay.
+fn host_of(field: &str) -> &str {
+    let end = match field.rfind(']') {
+        Some(bracket) => bracket + 1,
+        None => field.find(':').unwrap_or(field.len()),
+    };
+    let host = field.get(..end).unwrap_or(field);
+    if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b)) {
+        return "localhost";
+    }
+    host
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_what_the_client_called() {
+        for (field, host) in [
+            ("board:8080", "board"),
+            ("10.0.0.7", "10.0.0.7"),
+            ("[fe80::1]:8080", "[fe80::1]"),
+            ("", "localhost"),
+            ("a b", "localhost"),
+            ("<script>", "localhost"),
+        ] {
+            assert_eq!(host_of(field), host);
+        }
+    }
+
+    #[test]
+    fn logs_take_one_name_or_none() {
+        assert_eq!(wanted("").unwrap(), None);
+        assert_eq!(wanted("x=y&name=sieve").unwrap().unwrap().as_str(), "sieve");
+        assert_eq!(wanted("name=a/b").unwrap_err().status, 400);
+        assert_eq!(wanted("name=").unwrap_err().status, 400);
+    }
+}
