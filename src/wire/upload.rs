@@ -332,18 +332,45 @@ struct Base64 {
 impl Base64 {
     /// Decodes plain characters and skips line ends at the front of `bytes`: how many it took.
     fn run(&mut self, bytes: &[u8], to: &mut dyn Write, offset: u64) -> Result<usize, Error> {
-        for (n, &b) in bytes.iter().enumerate() {
-            match sextet(b) {
-                Some(six) if self.padding == 0 => self.six(six)?,
-                None if b == b'\n' || b == b'\r' => {}
-                None if b != b'=' => return Ok(n),
-                _ => self.push(b, offset + n as u64)?,
-            }
+        let mut at = 0;
+        while let Some(&b) = bytes.get(at) {
             if self.out.len() >= OUTPUT {
                 self.flush(to)?;
             }
+            if self.count == 0 && self.padding == 0 {
+                let taken = self.groups(bytes.get(at..).unwrap_or_default())?;
+                at += taken;
+                if taken > 0 {
+                    continue;
+                }
+            }
+            match sextet(b) {
+                Some(six) if self.padding == 0 => self.six(six)?,
+                None if b == b'\n' || b == b'\r' => {}
+                None if b != b'=' => return Ok(at),
+                _ => self.push(b, offset + at as u64)?,
+            }
+            at += 1;
         }
-        Ok(bytes.len())
+        Ok(at)
+    }
+
+    /// Decodes whole groups at the front of `bytes`, up to a full output: how many bytes it took.
+    fn groups(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let most = (OUTPUT.saturating_sub(self.out.len())).div_ceil(3);
+        let mut taken = 0;
+        for group in bytes.as_chunks::<4>().0.iter().take(most) {
+            let [a, b, c, d] = group.map(|b| SEXTETS[usize::from(b)]);
+            if (a | b | c | d) & NONE != 0 {
+                break;
+            }
+            let bits = u32::from(a) << 18 | u32::from(b) << 12 | u32::from(c) << 6 | u32::from(d);
+            let [_, x, y, z] = bits.to_be_bytes();
+            self.out.extend_from_slice(&[x, y, z]);
+            taken += 4;
+        }
+        self.count_written(taken / 4 * 3)?;
+        Ok(taken)
     }
 
     /// One character.
@@ -388,11 +415,15 @@ impl Base64 {
     }
 
     fn emit(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.written += bytes.len() as u64;
+        self.out.extend_from_slice(bytes);
+        self.count_written(bytes.len())
+    }
+
+    fn count_written(&mut self, n: usize) -> Result<(), Error> {
+        self.written += n as u64;
         if self.written > self.most {
             return Err(Error::TooLarge(format!("the zip archive is larger than {} bytes", self.most)));
         }
-        self.out.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -416,6 +447,22 @@ const fn sextet(b: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+/// Marks bytes that are no character of the alphabet.
+const NONE: u8 = 0xc0;
+
+/// [`sextet`] of every byte, or [`NONE`].
+static SEXTETS: [u8; 256] = {
+    let mut table = [NONE; 256];
+    let mut b = 0;
+    while b < 256 {
+        if let Some(six) = sextet(b as u8) {
+            table[b] = six;
+        }
+        b += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
