@@ -3,6 +3,8 @@
 //! A backend starts, watches and removes handlers and says where each one can be reached; it knows nothing of calls.
 //! Health is asked by [`crate::deploy`], the same way for every backend.
 
+pub mod docker;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;

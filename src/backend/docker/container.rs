@@ -1,0 +1,370 @@
+//! One container: what it is made of, how it starts, where it can be reached, how it goes.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bollard::models::{
+    ContainerCreateBody, ContainerSummary, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding,
+};
+use bollard::query_parameters::{
+    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
+};
+
+use super::engine::{Fault, one_line};
+use super::{Config, Inner, Network, Reach, files, image, labels, network, transport};
+use crate::backend::{BackendError, BackendErrorKind, Started};
+use crate::function::Deployment;
+use crate::net::Address;
+
+/// The folder of the function's files in the container, below `/`.
+pub const FUNCTION_FOLDER: &str = "fn";
+/// Where the handler's own folder is mounted in the container.
+pub const SOCKET_FOLDER: &str = "/run/tinyfaas";
+/// The socket in that folder.
+pub const SOCKET: &str = "fn.sock";
+/// The port that the contract gives a handler.
+const PORT: u16 = 8000;
+/// That port in the engine's words.
+const PORT_KEY: &str = "8000/tcp";
+/// Whom handlers run as where we are root: `nobody` of Debian and Alpine.
+const NOBODY: u32 = 65534;
+/// What a handler with a read-only root may write, in memory that counts as its own.
+const SCRATCH: &str = "rw,nosuid,nodev,size=16m,mode=1777";
+
+/// Who owns the files in a container, and runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// The user of handlers. Where we are root, `nobody`; else ourselves, since only root can give a folder away and
+    /// the handler makes its socket in ours.
+    pub fn of_handlers() -> Self {
+        let uid = rustix::process::geteuid();
+        if uid.is_root() {
+            return Self { uid: NOBODY, gid: NOBODY };
+        }
+        Self { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+
+    /// The form of Docker's `User`.
+    pub fn user(self) -> String {
+        format!("{}:{}", self.uid, self.gid)
+    }
+}
+
+/// A new handler's container name: the function's name, and eight digits that also name its socket folder.
+fn new_name(deployment: &Deployment) -> String {
+    format!("tinyfaas-{}-{:08x}", deployment.name, fastrand::u32(..))
+}
+
+/// The folder on this machine for the socket of the handler `id`; `None` where the name is not one of ours.
+pub fn socket_folder(config: &Config, id: &str) -> Option<PathBuf> {
+    let (_, short) = id.rsplit_once('-')?;
+    (short.len() == 8 && short.bytes().all(|b| b.is_ascii_hexdigit())).then(|| config.run_dir().join(short))
+}
+
+/// Starts one more handler of a prepared deployment.
+///
+/// # Errors
+/// Nothing is left then.
+pub async fn start(inner: &Arc<Inner>, deployment: &Deployment) -> Result<Started, BackendError> {
+    let name = new_name(deployment);
+    let undo = Undo::new(inner, &name);
+    match attempt(inner, deployment, &name).await {
+        Ok(addresses) => {
+            undo.keep();
+            Ok(Started { id: name, addresses })
+        }
+        Err(e) => {
+            undo.now().await;
+            Err(e)
+        }
+    }
+}
+
+async fn attempt(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Result<Vec<Address>, BackendError> {
+    match create(inner, deployment, name).await {
+        // Somebody removed the image since it was prepared.
+        Err(Failed::NoImage(_)) => {
+            image::prepare(inner, deployment).await?;
+            create(inner, deployment, name).await.map_err(BackendError::from)?;
+        }
+        other => other?,
+    }
+    let request = inner.engine.client.start_container(name, None::<StartContainerOptions>);
+    inner.call(Box::pin(request)).await.map_err(|f| explain(f, "start", deployment))?;
+    addresses(inner, name).await
+}
+
+enum Failed {
+    NoImage(Fault),
+    Otherwise(BackendError),
+}
+
+impl From<BackendError> for Failed {
+    fn from(e: BackendError) -> Self {
+        Self::Otherwise(e)
+    }
+}
+
+impl From<Failed> for BackendError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::NoImage(fault) => fault.into(),
+            Failed::Otherwise(e) => e,
+        }
+    }
+}
+
+/// Makes the container with all that is in it, not yet started.
+async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Result<(), Failed> {
+    let source = image::source(inner, deployment).await?;
+    network::ensure(inner).await.map_err(BackendError::from)?;
+    let folder = if inner.uses_socket() { socket_folder(&inner.config, name) } else { None };
+    if let Some(folder) = &folder {
+        make_folder(folder)
+            .map_err(|e| machine(&format!("cannot make the handler's folder {}: {e}", folder.display())))?;
+    }
+    let mut body = body(inner, deployment, folder.as_deref());
+    body.image = Some(source.image);
+    let options = CreateContainerOptions { name: Some(name.into()), ..Default::default() };
+    let created = inner.call(Box::pin(inner.engine.client.create_container(Some(options), body))).await;
+    let created = created.map_err(|fault| {
+        if fault.is(404) { Failed::NoImage(fault) } else { explain(fault, "create", deployment).into() }
+    })?;
+    for warning in created.warnings {
+        log::debug!("container {name}: {}", one_line(&warning));
+    }
+    if source.send_files {
+        files::send_function(inner, deployment, name, Owner::of_handlers()).await?;
+    }
+    Ok(())
+}
+
+fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> ContainerCreateBody {
+    let config = &inner.config;
+    let mut env = deployment.envs.clone();
+    env.retain(|e| !e.starts_with("TINYFAAS_SOCKET=") && !e.starts_with("TINYFAAS_CONCURRENCY="));
+    env.push(format!("TINYFAAS_CONCURRENCY={}", deployment.limits.concurrency));
+    if folder.is_some() {
+        env.push(format!("TINYFAAS_SOCKET={SOCKET_FOLDER}/{SOCKET}"));
+    }
+    let mut host = host_config(config);
+    let limits = &deployment.limits;
+    if limits.memory > 0 {
+        let memory = i64::try_from(limits.memory).unwrap_or(i64::MAX);
+        host.memory = Some(memory);
+        // The same bound for memory and swap together: no swap.
+        host.memory_swap = Some(memory);
+    }
+    if limits.cpu_millis > 0 {
+        host.nano_cpus = Some(i64::from(limits.cpu_millis) * 1_000_000);
+    }
+    host.pids_limit = Some(i64::from(if limits.pids > 0 { limits.pids } else { config.pids }));
+    host.mounts = folder.map(|folder| {
+        vec![Mount {
+            typ: Some(MountType::BIND),
+            source: Some(folder.display().to_string()),
+            target: Some(SOCKET_FOLDER.into()),
+            ..Default::default()
+        }]
+    });
+    if inner.is_remote() {
+        let binding = PortBinding { host_ip: inner.publish_at(), host_port: None };
+        host.port_bindings = Some(HashMap::from([(PORT_KEY.to_string(), Some(vec![binding]))]));
+    }
+    let mut labels = labels::of_deployment(config, deployment);
+    labels.insert(labels::HANDLER.into(), "1".into());
+    ContainerCreateBody {
+        user: config.hardened.then(|| Owner::of_handlers().user()),
+        env: Some(env),
+        labels: Some(labels),
+        exposed_ports: inner.is_remote().then(|| vec![PORT_KEY.to_string()]),
+        // A volume can be filled before the start even where the root is read-only.
+        volumes: (config.hardened && config.read_only).then(|| vec![format!("/{FUNCTION_FOLDER}")]),
+        host_config: Some(host),
+        ..Default::default()
+    }
+}
+
+/// What containers of handlers and of installations have in common.
+pub fn host_config(config: &Config) -> HostConfig {
+    let half = (config.log_bytes / 2).max(4096).to_string();
+    let mut host = HostConfig {
+        init: Some(true),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".into()),
+            config: Some(HashMap::from([("max-size".to_string(), half), ("max-file".to_string(), "2".to_string())])),
+        }),
+        network_mode: Some(match &config.network {
+            Network::Shared => config.network_name(),
+            Network::None => "none".into(),
+            Network::Named(name) => name.clone(),
+        }),
+        ..Default::default()
+    };
+    if config.hardened {
+        host.cap_drop = Some(vec!["ALL".into()]);
+        host.security_opt = Some(vec!["no-new-privileges".into()]);
+        if config.read_only {
+            host.readonly_rootfs = Some(true);
+            host.tmpfs = Some(HashMap::from([("/tmp".to_string(), SCRATCH.to_string())]));
+        }
+    }
+    host
+}
+
+/// Makes the folder of one handler's socket, writable by the container's user.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.mode(0o700);
+    if let Some(parent) = folder.parent() {
+        builder.recursive(true).create(parent)?;
+    }
+    match builder.recursive(false).create(folder) {
+        // The second try of a start.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    let owner = Owner::of_handlers();
+    if rustix::process::geteuid().is_root() { chown(folder, Some(owner.uid), Some(owner.gid)) } else { Ok(()) }
+}
+
+/// Where the handler `id` may listen. Empty where it exited at once and had no socket.
+async fn addresses(inner: &Inner, id: &str) -> Result<Vec<Address>, BackendError> {
+    let filters = HashMap::from([("name".to_string(), vec![format!("^/{id}$")])]);
+    let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+    let found = inner.call(Box::pin(inner.engine.client.list_containers(Some(options)))).await?;
+    match found.first() {
+        Some(summary) => addresses_of(inner, id, summary).await,
+        None => Err(machine(&format!("the container {id} was removed by somebody else while it started"))),
+    }
+}
+
+/// Where the listed container may listen, best first.
+///
+/// # Errors
+/// When the name of a remote engine cannot be resolved.
+pub async fn addresses_of(inner: &Inner, id: &str, summary: &ContainerSummary) -> Result<Vec<Address>, BackendError> {
+    let mut addresses = Vec::with_capacity(2);
+    let mounted = summary.mounts.iter().flatten().any(|m| m.destination.as_deref() == Some(SOCKET_FOLDER));
+    if mounted && let Some(folder) = socket_folder(&inner.config, id) {
+        addresses.push(Address::Unix(folder.join(SOCKET)));
+    }
+    if inner.config.reach == Reach::Socket {
+        return Ok(addresses);
+    }
+    if inner.is_remote() {
+        let port = summary.ports.iter().flatten().find(|p| p.private_port == PORT).and_then(|p| p.public_port);
+        if let (Some(port), Some(host)) = (port, inner.engine_host()) {
+            let resolved = transport::resolve(&inner.workers, host, port).await;
+            let resolved = resolved.map_err(|e| machine(&format!("cannot resolve the engine's host {host}: {e}")))?;
+            addresses.extend(resolved.first().map(|a| Address::Tcp(*a)));
+        }
+    } else {
+        let networks = summary.network_settings.iter().flat_map(|n| n.networks.iter().flatten());
+        let ip = networks.filter_map(|(_, n)| n.ip_address.as_deref()?.parse::<IpAddr>().ok()).next();
+        addresses.extend(ip.map(|ip| Address::Tcp(SocketAddr::new(ip, PORT))));
+    }
+    Ok(addresses)
+}
+
+/// Stops the container, in the grace that the configuration gives, and removes it and its folder.
+///
+/// # Errors
+/// When the engine refuses or cannot be reached. What is gone already is no error.
+pub async fn stop(inner: &Inner, id: &str) -> Result<(), BackendError> {
+    let seconds = inner.config.stop_grace.as_millis().div_ceil(1000);
+    let options = StopContainerOptions { t: Some(i32::try_from(seconds).unwrap_or(i32::MAX)), signal: None };
+    let request = inner.engine.client.stop_container(id, Some(options));
+    let limit = inner.config.call_timeout.saturating_add(inner.config.stop_grace);
+    match inner.engine.call(limit, Box::pin(request)).await {
+        // A container that does not stop is removed by force all the same.
+        Ok(()) | Err(Fault::Refused(..)) => remove(inner, id).await,
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Removes the container with its volumes, running or not, and the folder of its socket.
+///
+/// # Errors
+/// When the engine refuses or cannot be reached. What is gone already is no error.
+pub async fn remove(inner: &Inner, id: &str) -> Result<(), BackendError> {
+    let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+    match inner.call(Box::pin(inner.engine.client.remove_container(id, Some(options)))).await {
+        // 409: it is being removed already.
+        Err(fault) if !fault.is(404) && !fault.is(409) => return Err(fault.into()),
+        _ => {}
+    }
+    if let Some(folder) = socket_folder(&inner.config, id) {
+        remove_folder(&folder);
+    }
+    Ok(())
+}
+
+/// Removes a handler's folder; what cannot be removed is logged, since nobody can do more about it.
+pub fn remove_folder(folder: &Path) {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => log::warn!("cannot remove {}: {e}", folder.display()),
+        _ => {}
+    }
+}
+
+/// Removes a container that was not finished, whether its maker failed or was dropped.
+pub struct Undo<'a> {
+    inner: &'a Arc<Inner>,
+    name: Option<&'a str>,
+}
+
+impl<'a> Undo<'a> {
+    /// From now on the container `name` is removed when this is dropped.
+    pub fn new(inner: &'a Arc<Inner>, name: &'a str) -> Self {
+        Self { inner, name: Some(name) }
+    }
+
+    /// The container stays.
+    pub fn keep(mut self) {
+        self.name = None;
+    }
+
+    /// Removes it now, and waits for that.
+    pub async fn now(mut self) {
+        if let Some(name) = self.name.take() {
+            give_up(self.inner, name).await;
+        }
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        let Some(name) = self.name else { return };
+        let (inner, name) = (self.inner.clone(), name.to_string());
+        self.inner.executor.spawn(async move { give_up(&inner, &name).await }).detach();
+    }
+}
+
+async fn give_up(inner: &Inner, name: &str) {
+    if let Err(e) = remove(inner, name).await {
+        log::warn!("the container {name} may be left over: {e}");
+    }
+}
+
+fn explain(fault: Fault, what: &str, deployment: &Deployment) -> BackendError {
+    let mut error = BackendError::from(fault);
+    error.text = format!("the engine did not {what} a container for {}: {}", deployment.name, error.text);
+    error
+}
+
+fn machine(text: &str) -> BackendError {
+    BackendError { kind: BackendErrorKind::Engine, text: text.into() }
+}

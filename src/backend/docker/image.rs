@@ -1,0 +1,242 @@
+//! Images: each runtime's, built once an engine, and those of functions with dependencies.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use bollard::query_parameters::{BuildImageOptions, RemoveImageOptions};
+use sha2::{Digest, Sha256};
+use tar::{Builder, Header};
+
+use super::engine::{Fault, one_line};
+use super::files::{self, Pipe};
+use super::logs::Tail;
+use super::recipe::{self, Recipe};
+use super::{Config, Inner, elf, install, labels};
+use crate::backend::{BackendError, BackendErrorKind};
+use crate::function::{Deployment, Runtime};
+
+/// The name under which our executable stands in the build's folder.
+const EXECUTABLE: &str = "tinyfaas";
+/// What is kept of a build's log for its error.
+const BUILD_LOG: usize = 4096;
+
+/// What a handler's container is made from.
+pub struct Source {
+    /// The image's reference.
+    pub image: String,
+    /// Whether the function's files still have to be sent: they are not in the image.
+    pub send_files: bool,
+}
+
+/// What a handler of `deployment` is made from.
+///
+/// # Errors
+/// The archive or our own executable cannot be read.
+pub async fn source(inner: &Inner, deployment: &Deployment) -> Result<Source, BackendError> {
+    if install::needed(inner, deployment).await? {
+        return Ok(Source { image: function_tag(&inner.config, deployment), send_files: false });
+    }
+    Ok(Source { image: runtime_tag(inner, deployment.runtime).await?, send_files: true })
+}
+
+/// Makes ready the images that handlers of `deployment` start from.
+///
+/// # Errors
+/// With the log's tail where a build or an installation failed.
+pub async fn prepare(inner: &Arc<Inner>, deployment: &Deployment) -> Result<(), BackendError> {
+    let runtime = ensure_runtime(inner, deployment.runtime).await?;
+    if install::needed(inner, deployment).await? && !exists(inner, &function_tag(&inner.config, deployment)).await? {
+        install::run(inner, deployment, &runtime).await?;
+    }
+    Ok(())
+}
+
+/// Removes the image of a function's version. One that is gone is no error.
+///
+/// # Errors
+/// When the engine refuses or cannot be reached.
+pub async fn forget(inner: &Inner, deployment: &Deployment) -> Result<(), BackendError> {
+    Ok(remove(inner, &function_tag(&inner.config, deployment)).await?)
+}
+
+/// Removes an image, its tags as well. One that is gone is no error.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn remove(inner: &Inner, image: &str) -> Result<(), Fault> {
+    let options = RemoveImageOptions { force: true, ..Default::default() };
+    match inner.call(Box::pin(inner.engine.client.remove_image(image, Some(options), None))).await {
+        Err(fault) if !fault.is(404) => Err(fault),
+        _ => Ok(()),
+    }
+}
+
+/// The tag of the image with the dependencies of one version of a function, apart for each instance.
+/// Image names have no capitals; the digest tells functions apart that differ only in these.
+pub fn function_tag(config: &Config, deployment: &Deployment) -> String {
+    let name = deployment.name.as_str().to_ascii_lowercase();
+    let digest: String = deployment.digest.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
+    format!("tinyfaas-fn-{name}:{digest}-{}", config.instance)
+}
+
+async fn exists(inner: &Inner, image: &str) -> Result<bool, Fault> {
+    match inner.call(Box::pin(inner.engine.client.inspect_image(image))).await {
+        Ok(_) => Ok(true),
+        Err(fault) if fault.is(404) => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The tag of a runtime's image; it says nothing of whether the image is there.
+async fn runtime_tag(inner: &Inner, runtime: Runtime) -> Result<String, BackendError> {
+    if let Some(image) = inner.config.image(runtime) {
+        return Ok(image.to_string());
+    }
+    let mut tags = inner.tags.lock().await;
+    if let Some((_, tag)) = tags.iter().find(|(r, _)| *r == runtime) {
+        return Ok(tag.clone());
+    }
+    let recipe = recipe::of(runtime);
+    let base = inner.config.base(runtime).unwrap_or(recipe.base).to_string();
+    let executable = inner.config.executable.clone();
+    let hash = inner.workers.unblock(move || hash(&recipe, &base, &executable)).await.and_then(|r| r);
+    let hash = hash.map_err(|e| engine_error(format!("cannot read {}: {e}", inner.config.executable.display())))?;
+    let tag = format!("tinyfaas-{runtime}:{hash}");
+    tags.push((runtime, tag.clone()));
+    Ok(tag)
+}
+
+/// A digest of all that goes into a runtime's image, so that another program never runs under an old image.
+fn hash(recipe: &Recipe, base: &str, executable: &Path) -> io::Result<String> {
+    let mut sha = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        sha.update((bytes.len() as u64).to_le_bytes());
+        sha.update(bytes);
+    };
+    part(base.as_bytes());
+    part(recipe.dockerfile.as_bytes());
+    for (name, content) in recipe.files {
+        part(name.as_bytes());
+        part(content);
+    }
+    if recipe.executable {
+        let mut file = File::open(executable)?;
+        let mut piece = vec![0; 16 * 1024];
+        loop {
+            let n = file.read(&mut piece)?;
+            if n == 0 {
+                break;
+            }
+            sha.update(piece.get(..n).unwrap_or_default());
+        }
+    }
+    Ok(sha.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect())
+}
+
+/// Builds the runtime's image where it is absent, and says what it is called.
+async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, BackendError> {
+    let tag = runtime_tag(inner, runtime).await?;
+    // Two deployments at once need one build.
+    let _one = inner.making.lock().await;
+    if exists(inner, &tag).await? {
+        return Ok(tag);
+    }
+    if inner.config.image(runtime).is_some() {
+        return Err(engine_error(format!(
+            "the image {tag} for {runtime} is not on the engine: load it (docker load -i FILE, docker pull {tag}) \
+             or name another with --runtime-image"
+        )));
+    }
+    let recipe = recipe::of(runtime);
+    let base = inner.config.base(runtime).unwrap_or(recipe.base).to_string();
+    log::info!("building the image {tag} for {runtime} from {base}");
+    if let Err(e) = build(inner, runtime, recipe, &tag, &base).await {
+        if e.kind == BackendErrorKind::Engine && !exists(inner, &base).await? {
+            return Err(engine_error(format!(
+                "the base image {base} for {runtime} is not on the engine and cannot be pulled: load it \
+                 (docker load -i FILE) or name another with --runtime-base {runtime}=IMAGE ({})",
+                e.text
+            )));
+        }
+        return Err(e);
+    }
+    Ok(tag)
+}
+
+async fn build(inner: &Inner, runtime: Runtime, recipe: Recipe, tag: &str, base: &str) -> Result<(), BackendError> {
+    let mut marks = labels::of_instance(&inner.config);
+    marks.insert(labels::RUNTIME.into(), runtime.name().into());
+    let options = BuildImageOptions {
+        t: Some(tag.into()),
+        rm: true,
+        forcerm: true,
+        buildargs: Some(HashMap::from([("BASE".to_string(), base.to_string())])),
+        labels: Some(marks),
+        ..Default::default()
+    };
+    let executable = inner.config.executable.clone();
+    files::feed(
+        &inner.workers,
+        move |pipe| Ok(context(&recipe, &executable, pipe)?),
+        |pieces| async move {
+            let body = bollard::body_try_stream(pieces);
+            inner.engine.negotiate(inner.config.call_timeout).await?;
+            let mut items = inner.engine.items(Box::pin(inner.engine.client.build_image(options, None, Some(body))));
+            let mut log = Tail::new(BUILD_LOG);
+            // Errors arrive in the middle of a 200.
+            while let Some(item) = items.next(inner.config.transfer_timeout).await? {
+                if let Some(text) = item.stream {
+                    log.push(text.as_bytes());
+                }
+                if let Some(error) = item.error_detail {
+                    let message = one_line(&error.message.unwrap_or_default());
+                    return Err(Fault::Refused(
+                        500,
+                        format!("building the image {tag} failed: {message}\n{}", log.text()),
+                    ));
+                }
+            }
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// Writes the build's folder: the Dockerfile, the handler program, and our own executable where it is that program.
+fn context(recipe: &Recipe, executable: &Path, out: &mut Pipe) -> io::Result<()> {
+    let mut tar = Builder::new(out);
+    let mut add = |name: &str, mode, size, content: &mut dyn Read| {
+        let mut header = Header::new_gnu();
+        header.set_mode(mode);
+        header.set_mtime(0);
+        header.set_size(size);
+        tar.append_data(&mut header, name, content)
+    };
+    add("Dockerfile", 0o644, recipe.dockerfile.len() as u64, &mut recipe.dockerfile.as_bytes())?;
+    for (name, content) in recipe.files {
+        add(name, 0o755, content.len() as u64, &mut &**content)?;
+    }
+    if recipe.executable {
+        let mut file = File::open(executable)?;
+        let size = file.metadata()?.len();
+        let mut head = Vec::new();
+        file.by_ref().take(elf::HEAD as u64).read_to_end(&mut head)?;
+        if elf::needs_loader(&head) != Some(false) {
+            return Err(io::Error::other(format!(
+                "{} is not a static executable and cannot run in any image; build tinyfaas static (cargo's \
+                 target-feature=+crt-static, or a musl target)",
+                executable.display()
+            )));
+        }
+        add(EXECUTABLE, 0o755, size, &mut head.chain(file))?;
+    }
+    tar.into_inner()?;
+    Ok(())
+}
+
+fn engine_error(text: String) -> BackendError {
+    BackendError { kind: BackendErrorKind::Engine, text }
+}

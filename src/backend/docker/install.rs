@@ -1,0 +1,190 @@
+//! A function's dependencies: installed once a deployment in a container that is thrown away, and kept as an image.
+
+use std::sync::Arc;
+
+use async_io::Timer;
+use bollard::models::{ContainerConfig, ContainerCreateBody, Mount, MountType};
+use bollard::query_parameters::{CommitContainerOptions, CreateContainerOptions, StartContainerOptions};
+use futures_lite::FutureExt;
+
+use super::container::{self, FUNCTION_FOLDER, Owner, Undo};
+use super::image::function_tag;
+use super::logs::{self, Tail};
+use super::watch::{self, Exit};
+use super::{Inner, Network, files, labels, network, recipe};
+use crate::backend::{BackendError, BackendErrorKind, LogLine};
+use crate::function::Deployment;
+use crate::wire::zip;
+
+/// What is kept of an installation's log for its error, in bytes.
+const LOG: usize = 16 * 1024;
+/// Lines of it that are asked for: more than fit.
+const LOG_LINES: usize = 500;
+/// Longest list of dependencies in bytes.
+const MANIFEST: usize = 256 * 1024;
+/// Processes and threads of an installation: compilers of extensions may run in it.
+const PIDS: i64 = 512;
+
+/// Whether the function's archive names dependencies that have to be installed.
+///
+/// # Errors
+/// The archive cannot be read.
+pub async fn needed(inner: &Inner, deployment: &Deployment) -> Result<bool, BackendError> {
+    let Some((manifest, _)) = recipe::of(deployment.runtime).install else { return Ok(false) };
+    let (package, subfolder) = (deployment.package.clone(), deployment.subfolder.clone());
+    let bounds = inner.config.zip.clone();
+    let read = move || files::open(&package, &bounds)?.read(&subfolder, manifest, MANIFEST);
+    match inner.workers.unblock(read).await {
+        Ok(Ok(content)) => Ok(content.is_some_and(|c| names_dependencies(manifest, &c))),
+        Err(e) | Ok(Err(zip::Error::Io(e))) => Err(BackendError {
+            kind: BackendErrorKind::Engine,
+            text: format!("cannot read the function's archive {}: {e}", deployment.package.display()),
+        }),
+        Ok(Err(refused)) => Err(function_error(refused.to_string())),
+    }
+}
+
+/// Whether a list of dependencies holds any. One that cannot be understood is left to the installer, which says why.
+fn names_dependencies(manifest: &str, content: &[u8]) -> bool {
+    if manifest.ends_with(".json") {
+        let Ok(package) = serde_json::from_slice::<serde_json::Value>(content) else { return true };
+        let any = |key: &str| package.get(key).and_then(|d| d.as_object()).is_some_and(|d| !d.is_empty());
+        return any("dependencies") || any("optionalDependencies");
+    }
+    let mut lines = content.split(|&b| b == b'\n').map(<[u8]>::trim_ascii);
+    lines.any(|line| !line.is_empty() && !line.starts_with(b"#"))
+}
+
+/// Installs the dependencies of `deployment` on top of the image `base`, and makes an image of the result.
+///
+/// # Errors
+/// With the tail of the installer's log where it failed. Nothing is left then.
+pub async fn run(inner: &Arc<Inner>, deployment: &Deployment, base: &str) -> Result<(), BackendError> {
+    let Some((manifest, command)) = recipe::of(deployment.runtime).install else { return Ok(()) };
+    let name = format!("tinyfaas-install-{}-{:08x}", deployment.name, fastrand::u32(..));
+    log::info!("installing what {manifest} of {} names", deployment.name);
+    let undo = Undo::new(inner, &name);
+    let result = attempt(inner, deployment, base, &name, command).await;
+    undo.now().await;
+    result
+}
+
+async fn attempt(
+    inner: &Arc<Inner>,
+    deployment: &Deployment,
+    base: &str,
+    name: &str,
+    command: &[&str],
+) -> Result<(), BackendError> {
+    let owner = Owner::of_handlers();
+    network::ensure(inner).await?;
+    let options = CreateContainerOptions { name: Some(name.into()), ..Default::default() };
+    let request = inner.engine.client.create_container(Some(options), body(inner, deployment, base, owner, command));
+    inner.call(Box::pin(request)).await?;
+    files::send_function(inner, deployment, name, owner).await?;
+    inner.call(Box::pin(inner.engine.client.start_container(name, None::<StartContainerOptions>))).await?;
+    let limit = inner.config.install_timeout;
+    let late = async {
+        Timer::after(limit).await;
+        None
+    };
+    match async { Some(watch::exited(inner, name).await) }.or(late).await {
+        Some(Exit { status: Some(0), .. }) => commit(inner, deployment, base, name).await,
+        Some(exit) => Err(failed(inner, name, &format!("the installation of dependencies failed: {exit}")).await),
+        None => Err(failed(inner, name, &format!("the installation of dependencies took longer than {limit:?}")).await),
+    }
+}
+
+fn body(inner: &Inner, deployment: &Deployment, base: &str, owner: Owner, command: &[&str]) -> ContainerCreateBody {
+    let config = &inner.config;
+    let mut host = container::host_config(config);
+    host.pids_limit = Some(PIDS);
+    if config.network == Network::None {
+        // Handlers have no network; what they need still has to come from somewhere.
+        host.network_mode = Some("bridge".into());
+    }
+    host.readonly_rootfs = None;
+    host.tmpfs = None;
+    // Caches and build folders go where the image does not remember them.
+    host.mounts = Some(vec![Mount { typ: Some(MountType::VOLUME), target: Some("/tmp".into()), ..Default::default() }]);
+    ContainerCreateBody {
+        image: Some(base.into()),
+        user: config.hardened.then(|| owner.user()),
+        working_dir: Some(format!("/{FUNCTION_FOLDER}")),
+        env: Some(vec!["HOME=/tmp".into()]),
+        entrypoint: Some(command.iter().map(ToString::to_string).collect()),
+        cmd: Some(Vec::new()),
+        labels: Some(labels::of_deployment(config, deployment)),
+        host_config: Some(host),
+        ..Default::default()
+    }
+}
+
+/// Makes an image of what was installed, which starts what `base` starts.
+async fn commit(inner: &Inner, deployment: &Deployment, base: &str, name: &str) -> Result<(), BackendError> {
+    let was = inner.call(Box::pin(inner.engine.client.inspect_image(base))).await?.config.unwrap_or_default();
+    let config = ContainerConfig {
+        entrypoint: Some(was.entrypoint.unwrap_or_default()),
+        cmd: was.cmd,
+        user: was.user,
+        working_dir: was.working_dir,
+        env: was.env,
+        labels: Some(labels::of_deployment(&inner.config, deployment)),
+        ..Default::default()
+    };
+    let tag = function_tag(&inner.config, deployment);
+    let (repo, tag) = tag.split_once(':').unwrap_or((&tag, "latest"));
+    let options = CommitContainerOptions {
+        container: Some(name.into()),
+        repo: Some(repo.into()),
+        tag: Some(tag.into()),
+        ..Default::default()
+    };
+    let request = inner.engine.client.commit_container(options, config);
+    inner.engine.call(inner.config.transfer_timeout, Box::pin(request)).await?;
+    Ok(())
+}
+
+/// The error of an installation: its reason, and the tail of its log.
+async fn failed(inner: &Inner, name: &str, why: &str) -> BackendError {
+    let (sender, lines) = async_channel::bounded::<LogLine>(8);
+    let collect = async {
+        let mut tail = Tail::new(LOG);
+        while let Ok(line) = lines.recv().await {
+            tail.push(&line.text);
+            tail.push(b"\n");
+        }
+        tail.text()
+    };
+    let send = async move { logs::send(inner, name, Some(LOG_LINES), &sender).await };
+    let (sent, tail) = futures_lite::future::zip(send, collect).await;
+    if let Err(fault) = sent {
+        return function_error(format!("{why} (its log cannot be read: {fault})"));
+    }
+    function_error(format!("{why}\n{tail}"))
+}
+
+fn function_error(text: String) -> BackendError {
+    BackendError { kind: BackendErrorKind::Function, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_list_with_something_in_it_is_installed() {
+        for (manifest, content, any) in [
+            ("requirements.txt", "", false),
+            ("requirements.txt", "\r\n  # none yet\n\n", false),
+            ("requirements.txt", "# one\nsix==1.16.0\n", true),
+            ("package.json", r#"{"name":"fn"}"#, false),
+            ("package.json", r#"{"dependencies":{}}"#, false),
+            ("package.json", r#"{"devDependencies":{"a":"1"}}"#, false),
+            ("package.json", r#"{"dependencies":{"a":"file:a"}}"#, true),
+            ("package.json", "{", true),
+        ] {
+            assert_eq!(names_dependencies(manifest, content.as_bytes()), any, "{content:?}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What is there of an instance, and how what is not wanted goes: at the start, and by `tinyfaas clean`.
+
+use std::collections::HashMap;
+use std::fs;
+
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::{
+    ListContainersOptions, ListImagesOptions, ListNetworksOptions, RemoveContainerOptions,
+};
+
+use super::engine::{Engine, Fault};
+use super::{Inner, container, image, labels, network};
+use crate::backend::{BackendError, Found, Started};
+use crate::function::{Deployment, Name};
+
+/// Our name for a listed container.
+fn id_of(summary: &ContainerSummary) -> Option<&str> {
+    let names = summary.names.as_deref().unwrap_or_default();
+    // Links of other containers are names with a second slash.
+    names.iter().filter_map(|n| n.strip_prefix('/')).find(|n| !n.contains('/'))
+}
+
+fn label<'a>(labels: Option<&'a HashMap<String, String>>, key: &str) -> Option<&'a str> {
+    labels?.get(key).map(String::as_str)
+}
+
+async fn list(inner: &Inner, all: bool) -> Result<Vec<ContainerSummary>, Fault> {
+    let filters = Some(labels::filter(Some(&inner.config.instance)));
+    let options = ListContainersOptions { all, filters, ..Default::default() };
+    inner.call(Box::pin(inner.engine.client.list_containers(Some(options)))).await
+}
+
+/// The instance's handlers that run.
+///
+/// # Errors
+/// When the engine refuses or cannot be reached.
+pub async fn running(inner: &Inner) -> Result<Vec<Found>, BackendError> {
+    let mut found = Vec::new();
+    for summary in list(inner, false).await? {
+        let marks = summary.labels.as_ref();
+        if label(marks, labels::HANDLER).is_none() {
+            continue;
+        }
+        let name = label(marks, labels::FUNCTION).and_then(|n| Name::parse(n).ok());
+        if let (Some(id), Some(name), Some(digest)) = (id_of(&summary), name, label(marks, labels::DIGEST)) {
+            let addresses = container::addresses_of(inner, id, &summary).await?;
+            found.push(Found { started: Started { id: id.into(), addresses }, name, digest: digest.into() });
+        }
+    }
+    Ok(found)
+}
+
+/// Removes everything of the instance that belongs to none of `keep`; runtimes' images stay, they cost a build.
+///
+/// # Errors
+/// When the engine refuses or cannot be reached.
+pub async fn sweep(inner: &Inner, keep: &[Deployment]) -> Result<(), BackendError> {
+    let kept = |digest: &str| keep.iter().any(|d| d.digest == digest);
+    let mut folders = Vec::new();
+    let running = running(inner).await?;
+    for summary in list(inner, true).await? {
+        let Some(id) = id_of(&summary) else { continue };
+        if running.iter().any(|f| f.started.id == id && kept(&f.digest)) {
+            folders.extend(container::socket_folder(&inner.config, id));
+            continue;
+        }
+        log::info!("removing the container {id}: nothing that is deployed needs it");
+        container::remove(inner, id).await?;
+    }
+    let filters = Some(labels::filter(Some(&inner.config.instance)));
+    let options = ListImagesOptions { filters, ..Default::default() };
+    for found in inner.call(Box::pin(inner.engine.client.list_images(Some(options)))).await? {
+        // A runtime's image has no digest, nor has one that we do not know.
+        if found.labels.get(labels::DIGEST).is_some_and(|d| !kept(d)) {
+            image::remove(inner, &found.id).await?;
+        }
+    }
+    if keep.is_empty() {
+        network::remove(inner).await?;
+    }
+    for entry in fs::read_dir(inner.config.run_dir()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !folders.contains(&path) {
+            container::remove_folder(&path);
+        }
+    }
+    Ok(())
+}
+
+/// Removes all containers, networks and images of one instance, or of any where `instance` is `None`, and returns a
+/// line for each that says what it was. What another program removed first is passed over.
+///
+/// # Errors
+/// When the engine refuses or cannot be reached.
+pub async fn clean(
+    engine: &Engine,
+    limit: std::time::Duration,
+    instance: Option<&str>,
+) -> Result<Vec<String>, BackendError> {
+    let filters = || Some(labels::filter(instance));
+    let gone = |result: Result<(), Fault>| match result {
+        Err(fault) if fault.is(404) => Ok(false),
+        Err(fault) => Err(fault),
+        Ok(()) => Ok(true),
+    };
+    let mut removed = Vec::new();
+    let client = &engine.client;
+
+    let options = ListContainersOptions { all: true, filters: filters(), ..Default::default() };
+    for summary in engine.call(limit, Box::pin(client.list_containers(Some(options)))).await? {
+        let Some(id) = id_of(&summary) else { continue };
+        let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+        let result = engine.call(limit, Box::pin(client.remove_container(id, Some(options)))).await;
+        if gone(result)? {
+            removed.push(format!("container {id}"));
+        }
+    }
+    let options = ListNetworksOptions { filters: filters() };
+    for found in engine.call(limit, Box::pin(client.list_networks(Some(options)))).await? {
+        let Some(id) = found.id else { continue };
+        if gone(engine.call(limit, Box::pin(client.remove_network(&id))).await)? {
+            removed.push(format!("network {}", found.name.unwrap_or(id)));
+        }
+    }
+    let options = ListImagesOptions { filters: filters(), ..Default::default() };
+    for found in engine.call(limit, Box::pin(client.list_images(Some(options)))).await? {
+        let options = bollard::query_parameters::RemoveImageOptions { force: true, ..Default::default() };
+        let result = engine.call(limit, Box::pin(client.remove_image(&found.id, Some(options), None))).await;
+        if gone(result.map(drop))? {
+            removed.push(format!("image {}", found.repo_tags.first().unwrap_or(&found.id)));
+        }
+    }
+    Ok(removed)
+}
