@@ -126,8 +126,8 @@ pub struct Config {
     #[argh(option, arg_name = "CORES", from_str_fn(cpu_millis), default = "0")]
     pub cpu: u32,
 
-    /// processes and threads in such a handler; default 256
-    #[argh(option, arg_name = "N", from_str_fn(parse_pids), default = "256")]
+    /// processes and threads in such a handler; default 128
+    #[argh(option, arg_name = "N", from_str_fn(parse_pids), default = "128")]
     pub pids: u32,
 
     /// asynchronous calls at once; default 64

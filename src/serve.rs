@@ -17,7 +17,6 @@ use crate::deploy::{self, Deployer};
 use crate::dispatch::Dispatch;
 use crate::fetch;
 use crate::front;
-use crate::function::Limits;
 use crate::http_server::{self, Service};
 use crate::management::{Management, Settings};
 use crate::shutdown::Shutdown;
@@ -27,8 +26,6 @@ use crate::worker::Workers;
 /// Bytes of bodies that are held whole, of all calls in flight together: those of CoAP, of gRPC, and of asynchronous
 /// calls.
 const BODIES: usize = 2 * 1024 * 1024;
-/// Processes and threads in one handler where a function asks for no limit.
-const PIDS: u32 = 64;
 /// Management connections at once: people and scripts, not sensors.
 const MANAGEMENT_CONNECTIONS: usize = 32;
 
@@ -148,14 +145,7 @@ impl Server {
         let config = &self.config;
         Settings {
             max_upload: config.max_upload,
-            limits: Limits {
-                memory: 0,
-                cpu_millis: 0,
-                pids: PIDS,
-                timeout: config.timeout,
-                concurrency: config.concurrency,
-                queue: config.queue,
-            },
+            limits: config.limits(),
             front_doors,
             public_host: config.public_host.clone(),
             fetch: fetch::Config {

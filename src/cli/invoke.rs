@@ -20,6 +20,9 @@ use crate::wire::headers::{Headers, is_token};
 /// Body bytes read at once.
 const PIECE: usize = 16 * 1024;
 
+/// What is said of a body that does not fit.
+const TOO_LARGE: &str = "what is sent is too large for this protocol: use http://";
+
 /// The port of an `http://` URL without one, RFC 9110 §4.2.1.
 const URL_PORT: u16 = 80;
 
@@ -109,6 +112,21 @@ impl Invoke {
         Ok(url)
     }
 
+    /// All that is sent, for a protocol that needs it whole; at most `most` bytes.
+    #[expect(dead_code, reason = "the CoAP and gRPC clients send it")]
+    pub(super) fn whole_body(&self, most: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = Bounded { bytes: Vec::new(), most };
+        match self.body()? {
+            Body::None => {}
+            Body::Bytes(bytes) if bytes.len() <= most => return Ok(bytes),
+            Body::Bytes(_) => return Err(Error::usage(TOO_LARGE)),
+            Body::Sized(_, produce) | Body::Chunked(produce) => {
+                produce(&mut bytes).map_err(|e| Error::usage(e.to_string()))?;
+            }
+        }
+        Ok(bytes.bytes)
+    }
+
     fn over_http(&self, url: &Url) -> Result<(), Error> {
         let body = self.body()?;
         let method = match (&self.method, &body) {
@@ -137,6 +155,26 @@ impl Invoke {
             (None, Some(path)) => file_body(path),
             (None, None) => Ok(Body::None),
         }
+    }
+}
+
+/// A body in memory with a bound.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.most {
+            return Err(io::Error::other(TOO_LARGE));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
