@@ -11,6 +11,8 @@ use std::time::Duration;
 use argh::FromArgs;
 use log::LevelFilter;
 
+use crate::backend::docker::{self, EngineAddress};
+pub use crate::backend::docker::{Network, Reach};
 use crate::function::{Limits, Runtime};
 use crate::logging;
 use crate::quantity::{bytes, count, count_or_zero, cpu_millis, duration};
@@ -82,6 +84,14 @@ pub struct Config {
     #[argh(option, arg_name = "WAY", from_str_fn(parse_reach), default = "Reach::Auto")]
     pub reach: Reach,
 
+    /// network of containers: shared (one bridge, no traffic between them), none, or the name of one; default shared
+    #[argh(option, arg_name = "NAME", from_str_fn(parse_network), default = "Network::Shared")]
+    pub network: Network,
+
+    /// let containers write only to /fn, and to /tmp in memory
+    #[argh(switch)]
+    pub read_only: bool,
+
     /// start handlers with the engine's or the system's usual rights instead of as few as possible
     #[argh(switch)]
     pub no_hardening: bool,
@@ -126,8 +136,8 @@ pub struct Config {
     #[argh(option, arg_name = "CORES", from_str_fn(cpu_millis), default = "0")]
     pub cpu: u32,
 
-    /// processes and threads in such a handler; default 128
-    #[argh(option, arg_name = "N", from_str_fn(parse_pids), default = "128")]
+    /// processes and threads in such a handler; default 256
+    #[argh(option, arg_name = "N", from_str_fn(parse_pids), default = "256")]
     pub pids: u32,
 
     /// asynchronous calls at once; default 64
@@ -141,6 +151,22 @@ pub struct Config {
     /// time for the installation of a function's dependencies; default 10m
     #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(600)")]
     pub install_timeout: Duration,
+
+    /// time between SIGTERM and SIGKILL for a handler; default 2s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(2)")]
+    pub stop_timeout: Duration,
+
+    /// time for one request to the Docker engine; default 60s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(60)")]
+    pub engine_timeout: Duration,
+
+    /// time for files to the Docker engine, and for silence while it builds; default 5m
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(300)")]
+    pub transfer_timeout: Duration,
+
+    /// what the Docker engine keeps of a handler's log, on disk; default 1Mi
+    #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "MI")]
+    pub handler_log: u64,
 
     /// time for the download of an uploadURL; default 5m
     #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(300)")]
@@ -210,17 +236,6 @@ pub enum BackendChoice {
     Process,
 }
 
-/// How the Docker backend reaches its containers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Whichever answers first, the socket preferred.
-    Auto,
-    /// Through a unix socket in a bind-mounted folder.
-    Socket,
-    /// Through TCP port 8000 of the container.
-    Tcp,
-}
-
 /// An image for a runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeImage {
@@ -282,18 +297,44 @@ impl Config {
         }
         self.state_dir = std::path::absolute(&self.state_dir)
             .map_err(|e| format!("--state-dir: cannot make {:?} absolute: {e}", self.state_dir))?;
-        if let Some(host) = &self.docker_host
-            && !host.starts_with("unix://")
-            && !host.starts_with("tcp://")
-        {
-            return Err(format!("--docker-host: {host:?} is no engine: use unix:///path or tcp://host:port"));
-        }
+        self.engine().map_err(|e| format!("--docker-host: {e}"))?;
         if let Some(host) = &self.public_host
             && (host.is_empty() || host.bytes().any(|b| b <= b' ' || b == b'/' || b == 0x7f))
         {
             return Err(format!("--public-host: {host:?} is no host: use a name or an IP address"));
         }
         Ok(self)
+    }
+
+    /// Where the Docker engine is.
+    ///
+    /// # Errors
+    /// One line that names the forms there are.
+    pub fn engine(&self) -> Result<EngineAddress, String> {
+        EngineAddress::parse(self.docker_host.as_deref().unwrap_or(EngineAddress::DEFAULT))
+    }
+
+    /// What the Docker backend of the instance of that id is told.
+    ///
+    /// # Errors
+    /// As [`Self::engine`].
+    pub fn docker(&self, instance: String) -> Result<docker::Config, String> {
+        let pairs = |images: &[RuntimeImage]| images.iter().map(|i| (i.runtime, i.image.clone())).collect();
+        Ok(docker::Config {
+            images: pairs(&self.runtime_image),
+            bases: pairs(&self.runtime_base),
+            hardened: !self.no_hardening,
+            read_only: self.read_only,
+            network: self.network.clone(),
+            reach: self.reach,
+            log_bytes: self.handler_log,
+            pids: self.pids,
+            stop_grace: self.stop_timeout,
+            call_timeout: self.engine_timeout,
+            transfer_timeout: self.transfer_timeout,
+            install_timeout: self.install_timeout,
+            ..docker::Config::new(self.engine()?, instance, self.state_dir.clone())
+        })
     }
 
     /// What a function may use whose deployment says nothing else.
@@ -307,16 +348,6 @@ impl Config {
             queue: self.queue,
         }
     }
-
-    /// The image that `--runtime-image` names for `runtime`.
-    pub fn image(&self, runtime: Runtime) -> Option<&str> {
-        last_for(&self.runtime_image, runtime)
-    }
-
-    /// The image that `--runtime-base` names for `runtime`.
-    pub fn base(&self, runtime: Runtime) -> Option<&str> {
-        last_for(&self.runtime_base, runtime)
-    }
 }
 
 impl Default for Config {
@@ -328,10 +359,6 @@ impl Default for Config {
             Err(_) => unreachable!("a flag of serve has no default"),
         }
     }
-}
-
-fn last_for(images: &[RuntimeImage], runtime: Runtime) -> Option<&str> {
-    images.iter().rev().find(|i| i.runtime == runtime).map(|i| i.image.as_str())
 }
 
 const fn local(port: u16) -> SocketAddr {
@@ -385,6 +412,16 @@ fn parse_reach(text: &str) -> Result<Reach, String> {
         "socket" => Ok(Reach::Socket),
         "tcp" => Ok(Reach::Tcp),
         _ => Err(format!("unknown way {text:?} to reach a container: use auto, socket or tcp")),
+    }
+}
+
+fn parse_network(text: &str) -> Result<Network, String> {
+    let named = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    match text {
+        "shared" => Ok(Network::Shared),
+        "none" => Ok(Network::None),
+        _ if !text.is_empty() && text.bytes().all(named) => Ok(Network::Named(text.into())),
+        _ => Err(format!("{text:?} is no network: use shared, none or the name of one")),
     }
 }
 

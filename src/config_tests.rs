@@ -87,14 +87,33 @@ fn a_log_filter_of_another_program_is_no_error() {
 }
 
 #[test]
-fn images_are_given_by_runtime_and_the_last_one_counts() {
+fn images_are_given_by_runtime() {
     let config = parse(&["--runtime-image", "nodejs=a", "--runtime-base", "nodejs=b", "--runtime-image", "nodejs=c:1"]);
-    let config = config.unwrap();
-    assert_eq!((config.image(Runtime::Nodejs), config.base(Runtime::Nodejs)), (Some("c:1"), Some("b")));
-    assert_eq!(config.image(Runtime::Python3), None);
+    let docker = config.unwrap().docker("i".into()).unwrap();
+    assert_eq!(docker.images, [(Runtime::Nodejs, "a".into()), (Runtime::Nodejs, "c:1".into())]);
+    assert_eq!(docker.bases, [(Runtime::Nodejs, "b".into())]);
     for wrong in ["nodejs", "nodejs=", "=x", "perl=x", "nodejs=a b"] {
         assert!(parse(&["--runtime-image", wrong]).unwrap_err().contains("use "), "{wrong}");
     }
+}
+
+#[test]
+fn the_docker_backend_has_the_same_defaults_with_and_without_flags() {
+    let config = Config { state_dir: "/s".into(), ..Config::default() };
+    let engine = EngineAddress::parse(EngineAddress::DEFAULT).unwrap();
+    let defaults = docker::Config::new(engine, "i".into(), "/s".into());
+    assert_eq!(format!("{:?}", config.docker("i".into()).unwrap()), format!("{defaults:?}"));
+}
+
+#[test]
+fn what_the_docker_backend_is_told_comes_from_flags() {
+    let args = ["--no-hardening", "--read-only", "--network", "none", "--reach", "socket", "--handler-log", "8Ki"];
+    let docker = parse(&args).unwrap().docker("i".into()).unwrap();
+    assert_eq!((docker.hardened, docker.read_only, docker.log_bytes), (false, true, 8192));
+    assert_eq!((docker.network, docker.reach), (Network::None, Reach::Socket));
+    assert_eq!(parse(&["--network", "edge-1"]).unwrap().network, Network::Named("edge-1".into()));
+    assert!(parse(&["--network", "a b"]).unwrap_err().contains("shared, none"));
+    assert!(parse(&["--reach", "pigeon"]).unwrap_err().contains("auto, socket or tcp"));
 }
 
 #[test]

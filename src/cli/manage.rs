@@ -3,13 +3,17 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use argh::FromArgs;
+use async_executor::StaticExecutor;
 
 use super::board::Board;
-use super::error::Error;
+use super::error::{Error, ErrorKind};
 use super::http_client::Body;
-use super::output::copy;
+use super::output::{copy, print};
 use super::url::bracketed;
+use crate::backend::BackendErrorKind;
+use crate::backend::docker::{self, EngineAddress};
 use crate::function::Name;
+use crate::worker::Workers;
 
 /// print the names of the functions
 #[derive(FromArgs, Debug)]
@@ -61,16 +65,15 @@ pub(super) struct Wipe {
 
 /// remove from the Docker engine whatever a server left there; stop the server first
 #[derive(FromArgs, Debug)]
-#[expect(dead_code, reason = "the docker backend reads them")]
 #[argh(subcommand, name = "clean", help_triggers("-h", "--help"))]
 pub(super) struct Clean {
     /// only what belongs to the server of this id; default: all that tinyfaas made
     #[argh(option, arg_name = "ID")]
-    pub(super) instance: Option<String>,
+    instance: Option<String>,
 
     /// the Docker engine, unix:///path or tcp://host:port; default DOCKER_HOST, else unix:///var/run/docker.sock
     #[argh(option, arg_name = "URL")]
-    pub(super) docker_host: Option<String>,
+    docker_host: Option<String>,
 }
 
 impl List {
@@ -105,8 +108,16 @@ impl Wipe {
 
 impl Clean {
     pub(super) fn run(self) -> Result<(), Error> {
-        // Here goes async_io::block_on(crate::backend::docker::clean(...)).
-        Err(Error::failed("clean is not built yet"))
+        let variable = std::env::var("DOCKER_HOST").ok().filter(|v| !v.is_empty());
+        let text = self.docker_host.or(variable);
+        let engine = EngineAddress::parse(text.as_deref().unwrap_or(EngineAddress::DEFAULT)).map_err(Error::usage)?;
+        let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
+        let clean = docker::clean(engine, executor, Workers::new(), self.instance.as_deref());
+        let removed = async_io::block_on(executor.run(clean)).map_err(|e| {
+            let unreachable = e.kind == BackendErrorKind::Unreachable;
+            Error::new(if unreachable { ErrorKind::Unreachable } else { ErrorKind::Failed }, e.text)
+        })?;
+        removed.iter().try_for_each(|line| print(&format!("removed {line}\n")))
     }
 }
 

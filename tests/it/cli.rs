@@ -242,6 +242,17 @@ fn help_documents_the_exit_codes_and_version_prints_one() {
 }
 
 #[test]
+fn clean_without_an_engine_is_exit_code_3() {
+    for args in
+        [&["clean", "--docker-host", "unix:///does/not/exist"][..], &["clean", "--docker-host=tcp://127.0.0.1:1"]]
+    {
+        let (code, error) = refused(args);
+        assert_eq!((code, error.lines().count()), (UNREACHABLE, 1), "{error}");
+    }
+    assert_eq!(refused(&["clean", "--docker-host", "ssh://x"]).0, USAGE);
+}
+
+#[test]
 fn a_reader_that_went_away_is_no_error() {
     let (tell, told) = std::sync::mpsc::channel();
     let server = Scripted::with(move |stream| {
