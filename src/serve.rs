@@ -3,16 +3,18 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_executor::StaticExecutor;
 use async_io::{Async, Timer};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt};
 
-use crate::backend::Backend;
+use crate::backend::docker::{self, Docker, EngineAddress};
+use crate::backend::{Backend, process};
 use crate::budget::Budget;
 use crate::buffers::Buffers;
-use crate::config::Config;
+use crate::config::{BackendChoice, Config, Reach, RuntimeImage};
 use crate::deploy::{self, Deployer};
 use crate::dispatch::Dispatch;
 use crate::fetch;
@@ -174,12 +176,59 @@ fn listen(what: &str, addr: SocketAddr) -> Result<(Async<TcpListener>, u16), Str
     Ok((listener, local.port()))
 }
 
+/// How long the engine may take to answer when it is found out whether there is one.
+const PROBE: Duration = Duration::from_secs(5);
+
 async fn choose_backend(
     config: &Config,
     store: &Store,
     workers: &Workers,
     executor: &'static StaticExecutor,
 ) -> Result<Arc<dyn Backend>, String> {
-    let _ = (config, store, workers, executor);
-    Err("no backend yet".into())
+    let docker = || docker_backend(config, store, workers, executor);
+    let process = || -> Result<Arc<dyn Backend>, String> {
+        let config = process::Config {
+            run_dir: store.run_dir(),
+            hardened: !config.no_hardening,
+            install_timeout: config.install_timeout,
+        };
+        Ok(Arc::new(process::Process::new(config, executor, workers.clone())?))
+    };
+    match config.backend {
+        // An engine that is not up yet is waited for when functions are restored, and told of when one is deployed.
+        BackendChoice::Docker => Ok(Arc::new(docker()?)),
+        BackendChoice::Process => process(),
+        BackendChoice::Auto => {
+            let docker = docker()?;
+            match docker.probe(PROBE).await {
+                Ok(()) => Ok(Arc::new(docker)),
+                Err(e) => {
+                    log::warn!("functions run as plain processes, without isolation from this machine: {e}");
+                    process()
+                }
+            }
+        }
+    }
+}
+
+fn docker_backend(
+    config: &Config,
+    store: &Store,
+    workers: &Workers,
+    executor: &'static StaticExecutor,
+) -> Result<Docker, String> {
+    let address = config.docker_host.as_deref().unwrap_or(EngineAddress::DEFAULT);
+    let engine = EngineAddress::parse(address)?;
+    let mut docker = docker::Config::new(engine, store.instance().to_owned(), config.state_dir.clone());
+    let pairs = |images: &[RuntimeImage]| images.iter().map(|i| (i.runtime, i.image.clone())).collect();
+    docker.images = pairs(&config.runtime_image);
+    docker.bases = pairs(&config.runtime_base);
+    docker.hardened = !config.no_hardening;
+    docker.install_timeout = config.install_timeout;
+    docker.reach = match config.reach {
+        Reach::Auto => docker::Reach::Auto,
+        Reach::Socket => docker::Reach::Socket,
+        Reach::Tcp => docker::Reach::Tcp,
+    };
+    Docker::new(docker, executor, workers.clone())
 }

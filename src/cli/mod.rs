@@ -12,6 +12,7 @@ mod output;
 mod pack;
 mod url;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use argh::FromArgs;
@@ -63,26 +64,24 @@ enum Asked {
 
 /// The whole program: does what the process's arguments say, and tells errors on standard error.
 pub fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::tell(&error);
-            ExitCode::from(error.kind as u8)
-        }
-    }
+    let run = arguments().and_then(|args| match args.split_first() {
+        // Not commands for people: a handler starts as the one or runs as the other.
+        Some((first, rest)) if first == "jail" => Ok(crate::backend::process::jail::run(rest)),
+        Some((first, rest)) if first == "handler" => Ok(crate::handler::run(rest)),
+        _ => run(args).map(|()| ExitCode::SUCCESS),
+    });
+    run.unwrap_or_else(|error| {
+        output::tell(&error);
+        ExitCode::from(error.kind as u8)
+    })
 }
 
-fn run() -> Result<(), Error> {
-    let mut args = Vec::new();
-    for arg in std::env::args_os().skip(1) {
-        args.push(arg.into_string().map_err(|a| Error::usage(format!("{a:?} is not UTF-8")))?);
-    }
-    // Not a command for people: it is what runs inside the handlers of `binary` functions.
-    if let Some((first, rest)) = args.split_first()
-        && first == "handler"
-    {
-        return handler(rest);
-    }
+fn arguments() -> Result<Vec<String>, Error> {
+    let utf8 = |arg: OsString| arg.into_string().map_err(|a| Error::usage(format!("{a:?} is not UTF-8")));
+    std::env::args_os().skip(1).map(utf8).collect()
+}
+
+fn run(args: Vec<String>) -> Result<(), Error> {
     match parse(args)? {
         Asked::Print(text) => output::print(&text),
         Asked::Run(command) => command.run(),
@@ -155,10 +154,6 @@ fn serve(config: Config) -> Result<(), Error> {
     let config = config.validate().map_err(Error::usage)?;
     crate::logging::init(config.log);
     crate::serve::run(config).map_err(|e| Error::failed(e.to_string()))
-}
-
-fn handler(_args: &[String]) -> Result<(), Error> {
-    Err(Error::failed("handler is not built yet"))
 }
 
 #[cfg(test)]

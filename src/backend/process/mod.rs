@@ -1,0 +1,375 @@
+//! Handlers as child processes, for machines without an engine.
+//!
+//! Each handler runs the same program as in a container, with the host's interpreter: in its own process group, with a
+//! cleared environment, limits and no way to new privileges, under a user of its own where we are root, and it ends when
+//! we do. It shares the machine's files, network and kernel: this contains accidents, not attackers.
+
+mod child;
+pub mod jail;
+mod log;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_executor::StaticExecutor;
+use async_io::Timer;
+use futures_lite::FutureExt;
+
+use self::child::{Child, OWN_EXECUTABLE, Plan, find_program};
+use self::jail::Jail;
+use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, LogLine, Started};
+use crate::function::{Deployment, Name, Runtime};
+use crate::net::Address;
+use crate::runtimes::{self, Content};
+use crate::store::archive_len;
+use crate::unpack::Unpack;
+use crate::wire::zip::{self, Archive};
+use crate::worker::Workers;
+
+/// First user id given to a function where we are root: above what systems give to people and services, and not in
+/// `/etc/passwd`. Each function has one, so functions cannot signal or trace each other.
+const FIRST_USER: u32 = 600_000;
+/// Longest path of a unix socket (`sun_path` of unix(7), with its NUL).
+const MAX_SOCKET_PATH: usize = 107;
+/// Lines of an installation's log that its error returns.
+const INSTALL_LOG: usize = 40;
+/// Largest file that says what to install, in bytes.
+const MAX_DEPENDENCY_FILE: usize = 256 * 1024;
+/// What handlers find programs with.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How handlers are run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder for what lives as long as a handler: function files, programs, sockets.
+    pub run_dir: PathBuf,
+    /// Whether handlers are limited and have users of their own.
+    pub hardened: bool,
+    /// How long the installation of a function's dependencies may take.
+    pub install_timeout: Duration,
+}
+
+/// Runs handlers as child processes.
+pub struct Process {
+    config: Config,
+    executor: &'static StaticExecutor,
+    workers: Workers,
+    is_root: bool,
+    children: Mutex<HashMap<String, Running>>,
+    /// Which function has which place in the range of users.
+    users: Mutex<HashMap<Name, u32>>,
+}
+
+struct Running {
+    child: Arc<Child>,
+    dir: PathBuf,
+}
+
+impl Process {
+    /// A backend that keeps its files in a folder of `config.run_dir`. What earlier runs left there goes: their handlers
+    /// ended with them.
+    ///
+    /// # Errors
+    /// One line: the folder cannot be made, or is too deep for socket paths.
+    pub fn new(mut config: Config, executor: &'static StaticExecutor, workers: Workers) -> Result<Self, String> {
+        config.run_dir.push("process");
+        let dir = &config.run_dir;
+        if dir.join("00000000/s").as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(format!("{} is too long for the paths of sockets: name a shorter --state-dir", dir.display()));
+        }
+        let failed = |e: io::Error| format!("cannot make {}: {e}", dir.display());
+        match fs::remove_dir_all(dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        DirBuilder::new().mode(0o711).create(dir).map_err(failed)?;
+        for runtime in Runtime::ALL {
+            write_program(&dir.join(runtime.name()), runtime).map_err(failed)?;
+        }
+        let is_root = rustix::process::geteuid().is_root();
+        Ok(Self { config, executor, workers, is_root, children: Mutex::default(), users: Mutex::default() })
+    }
+
+    async fn prepare_files(&self, deployment: &Deployment) -> Result<(), BackendError> {
+        self.interpreter(deployment.runtime)?;
+        let dir = self.function_dir(deployment);
+        if dir.exists() {
+            return Ok(());
+        }
+        // Under another name until it is complete: what is there under the right name is whole.
+        let new = dir.with_extension("new");
+        let made = self.unpack(deployment, &new).await;
+        let installed = match made {
+            Ok(true) => self.install(deployment, &new).await,
+            Ok(false) => Ok(()),
+            Err(e) => Err(e),
+        };
+        let done = installed.and_then(|()| {
+            self.own(&new, deployment, false)?;
+            fs::rename(&new, &dir).map_err(|e| engine(format!("cannot rename {}: {e}", new.display())))
+        });
+        if done.is_err() {
+            self.remove(new).await;
+        }
+        done
+    }
+
+    /// Unpacks the function's files; says whether something has to be installed.
+    async fn unpack(&self, deployment: &Deployment, dir: &Path) -> Result<bool, BackendError> {
+        let (deployment, dir) = (deployment.clone(), dir.to_owned());
+        let work = move || {
+            let _ = fs::remove_dir_all(&dir);
+            let mut file = File::open(&deployment.package)?;
+            let len = archive_len(&mut file)?;
+            let mut archive = Archive::open(file, len, &zip::Bounds::default())?;
+            let mut sink = Unpack::new(&dir)?;
+            archive.visit(&deployment.subfolder, &mut sink)?;
+            let Some(dependencies) = &runtimes::spec(deployment.runtime).dependencies else { return Ok(false) };
+            let text = archive.read(&deployment.subfolder, dependencies.file, MAX_DEPENDENCY_FILE)?;
+            Ok(text.is_some_and(|text| runtimes::needs_install(deployment.runtime, &text)))
+        };
+        let unpacked: Result<bool, zip::Error> = self.workers.unblock(work).await.map_err(|e| engine(e.to_string()))?;
+        unpacked.map_err(|e| match e {
+            zip::Error::Io(e) => engine(format!("cannot unpack the function: {e}")),
+            zip::Error::Refused(text) | zip::Error::TooLarge(text) => {
+                BackendError { kind: BackendErrorKind::Function, text }
+            }
+        })
+    }
+
+    async fn install(&self, deployment: &Deployment, dir: &Path) -> Result<(), BackendError> {
+        let Some(dependencies) = &runtimes::spec(deployment.runtime).dependencies else { return Ok(()) };
+        self.own(dir, deployment, true)?;
+        let program = dependencies.on_host.first().copied().unwrap_or_default();
+        let found = find_program(program).ok_or_else(|| {
+            engine(format!("{program} is not installed on this machine: {} needs it", dependencies.file))
+        })?;
+        let fill = |arg: &&str| OsString::from(arg.replace("{dir}", &dir.to_string_lossy()));
+        let mut command: Vec<OsString> = vec![found.into()];
+        command.extend(dependencies.on_host.iter().skip(1).map(fill));
+        let mut env = base_env();
+        // How packages are reached is the machine's business: its settings for it hold here, and only here.
+        env.extend(std::env::vars_os().filter(|(key, _)| is_package_setting(&key.to_string_lossy())));
+        let jail = Jail { parent: std::process::id(), pids: 0, memory: 0, hardened: self.config.hardened };
+        let plan = Plan { command, dir: dir.to_owned(), env, jail, user: self.user(&deployment.name) };
+        let child = Child::start(&plan, self.executor).map_err(|e| engine(format!("cannot start {program}: {e}")))?;
+        let ended = async { Some(child.ended().await) };
+        let late = async {
+            Timer::after(self.config.install_timeout).await;
+            None
+        };
+        let why = match ended.or(late).await {
+            Some(exit) if exit.success => return Ok(()),
+            Some(exit) => exit.text,
+            None => {
+                child.stop().await;
+                format!("not done within {} s", self.config.install_timeout.as_secs())
+            }
+        };
+        let mut text = format!("cannot install what {} asks for ({program}: {why})", dependencies.file);
+        for line in child.log().lines(Some(INSTALL_LOG)) {
+            text.push('\n');
+            text.push_str(&String::from_utf8_lossy(&line.text));
+        }
+        Err(BackendError { kind: BackendErrorKind::Function, text })
+    }
+
+    fn start_handler(&self, deployment: &Deployment) -> Result<Started, BackendError> {
+        let interpreter = self.interpreter(deployment.runtime)?;
+        let id = format!("{:08x}", fastrand::u32(..));
+        let dir = self.config.run_dir.join(&id);
+        let user = self.user(&deployment.name);
+        let failed = |what: &str, e: io::Error| engine(format!("cannot {what} a handler of {}: {e}", deployment.name));
+        DirBuilder::new().mode(0o700).create(&dir).map_err(|e| failed("make a folder for", e))?;
+        if let Some(user) = user {
+            chown(&dir, Some(user), Some(user)).map_err(|e| failed("make a folder for", e))?;
+        }
+        let socket = dir.join("s");
+        let function_dir = self.function_dir(deployment);
+        let program = self.config.run_dir.join(deployment.runtime.name());
+        let fill = |arg: &&str| -> OsString {
+            arg.replace("{interpreter}", &interpreter.to_string_lossy())
+                .replace("{program}", &program.to_string_lossy())
+                .replace("{self}", OWN_EXECUTABLE)
+                .into()
+        };
+        let mut env = base_env();
+        for pair in &deployment.envs {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            env.push((key.into(), value.into()));
+        }
+        env.push(("TINYFAAS_SOCKET".into(), socket.clone().into()));
+        env.push(("TINYFAAS_FUNCTION_DIR".into(), function_dir.clone().into()));
+        env.push(("TINYFAAS_CONCURRENCY".into(), deployment.limits.concurrency.to_string().into()));
+        let jail = Jail {
+            parent: std::process::id(),
+            // The kernel counts processes by user: as ourselves, that would count everything we run.
+            pids: if user.is_some() { u64::from(deployment.limits.pids) * deployment.threads as u64 } else { 0 },
+            // V8 reserves far more than it uses.
+            memory: if deployment.runtime == Runtime::Nodejs { 0 } else { deployment.limits.memory },
+            hardened: self.config.hardened,
+        };
+        let command = runtimes::spec(deployment.runtime).host.command.iter().map(fill).collect();
+        let plan = Plan { command, dir: function_dir, env, jail, user };
+        let child = Child::start(&plan, self.executor).map_err(|e| {
+            let _ = fs::remove_dir_all(&dir);
+            failed("start", e)
+        })?;
+        self.children().insert(id.clone(), Running { child, dir });
+        Ok(Started { id, addresses: vec![Address::Unix(socket)] })
+    }
+
+    fn interpreter(&self, runtime: Runtime) -> Result<PathBuf, BackendError> {
+        let name = runtimes::spec(runtime).host.interpreter;
+        find_program(name).ok_or_else(|| {
+            engine(format!("{name} is not installed on this machine, and functions with env {runtime} need it: install it, or use the docker backend"))
+        })
+    }
+
+    fn function_dir(&self, deployment: &Deployment) -> PathBuf {
+        self.config.run_dir.join(format!("{}-{}", deployment.name, deployment.digest))
+    }
+
+    /// The user that a function runs as, where we may choose.
+    fn user(&self, name: &Name) -> Option<u32> {
+        if !self.is_root || !self.config.hardened {
+            return None;
+        }
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(user) = users.get(name) {
+            return Some(*user);
+        }
+        let user = (FIRST_USER..).find(|user| users.values().all(|taken| taken != user))?;
+        users.insert(name.clone(), user);
+        Some(user)
+    }
+
+    /// Makes the function's folder its user's to write, or only to read.
+    fn own(&self, dir: &Path, deployment: &Deployment, writable: bool) -> Result<(), BackendError> {
+        let failed = |e: io::Error| engine(format!("cannot make {} readable: {e}", dir.display()));
+        let Some(user) = self.user(&deployment.name) else { return Ok(()) };
+        let owner = if writable { user } else { 0 };
+        chown(dir, Some(owner), Some(user)).map_err(failed)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o750)).map_err(failed)
+    }
+
+    async fn remove(&self, dir: PathBuf) {
+        let shown = dir.display().to_string();
+        let removed = self.workers.unblock(move || fs::remove_dir_all(dir)).await.and_then(|r| r);
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => ::log::warn!("{shown} is left behind: {e}"),
+            _ => {}
+        }
+    }
+
+    fn child(&self, id: &str) -> Option<Arc<Child>> {
+        self.children().get(id).map(|running| Arc::clone(&running.child))
+    }
+
+    fn children(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Process {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn prepare<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>> {
+        Box::pin(self.prepare_files(deployment))
+    }
+
+    fn start<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<Started, BackendError>> {
+        Box::pin(async { self.start_handler(deployment) })
+    }
+
+    fn exited<'a>(&'a self, id: &'a str) -> Boxed<'a, String> {
+        Box::pin(async {
+            match self.child(id) {
+                Some(child) => child.ended().await.text,
+                None => "it is gone".into(),
+            }
+        })
+    }
+
+    fn stop<'a>(&'a self, id: &'a str) -> Boxed<'a, Result<(), BackendError>> {
+        Box::pin(async {
+            let Some(child) = self.child(id) else { return Ok(()) };
+            child.stop().await;
+            let running = self.children().remove(id);
+            if let Some(running) = running {
+                self.remove(running.dir).await;
+            }
+            Ok(())
+        })
+    }
+
+    fn forget<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>> {
+        Box::pin(async {
+            self.remove(self.function_dir(deployment)).await;
+            Ok(())
+        })
+    }
+
+    fn logs<'a>(
+        &'a self,
+        id: &'a str,
+        tail: Option<usize>,
+        lines: async_channel::Sender<LogLine>,
+    ) -> Boxed<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let Some(child) = self.child(id) else { return Ok(()) };
+            for line in child.log().lines(tail) {
+                if lines.send(line).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn running(&self) -> Boxed<'_, Result<Vec<Found>, BackendError>> {
+        // Children end with the runtime that started them.
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn sweep<'a>(&'a self, _keep: &'a [Deployment]) -> Boxed<'a, Result<(), BackendError>> {
+        // What earlier runs left went when this one began.
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn engine(text: String) -> BackendError {
+    BackendError { kind: BackendErrorKind::Engine, text }
+}
+
+fn base_env() -> Vec<(OsString, OsString)> {
+    [("PATH", PATH), ("HOME", "/tmp"), ("LANG", "C.UTF-8")].map(|(key, value)| (key.into(), value.into())).into()
+}
+
+fn is_package_setting(key: &str) -> bool {
+    let upper = key.to_ascii_uppercase();
+    ["PIP_", "NPM_CONFIG_"].iter().any(|prefix| upper.starts_with(prefix))
+        || ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"].contains(&upper.as_str())
+}
+
+/// Writes a runtime's handler program where all its handlers can read it.
+fn write_program(dir: &Path, runtime: Runtime) -> io::Result<()> {
+    DirBuilder::new().mode(0o755).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    for file in runtimes::spec(runtime).files {
+        if let Content::Bytes(bytes) = file.content {
+            let path = dir.join(file.name);
+            fs::write(&path, bytes)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
+        }
+    }
+    Ok(())
+}
