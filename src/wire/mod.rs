@@ -3,6 +3,7 @@
 //! Nothing here does I/O, keeps a clock or knows what a function is.
 
 pub mod chunked;
+pub mod coap;
 pub mod grpc;
 pub mod headers;
 pub mod http1;

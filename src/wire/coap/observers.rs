@@ -1,0 +1,151 @@
+//! Who observes what (RFC 7641): watched tasks, and the observers that are told when their answers change.
+
+use std::sync::Arc;
+
+use super::slots::{Key, Slots};
+use super::{Answer, Config, Millis, Peer, Task, Token};
+
+/// A task that runs again and again for its observers.
+#[derive(Debug)]
+pub struct Watch {
+    /// Tells that two requests ask for the same.
+    pub key: u64,
+    /// What runs.
+    pub task: Arc<Task>,
+    /// When it runs next.
+    pub due: Millis,
+    /// Whether it runs now.
+    pub running: bool,
+    /// The last answer that the observers were told.
+    pub answer: Arc<Answer>,
+    /// When they were told.
+    pub told: Millis,
+}
+
+/// A client that is told of changes.
+#[derive(Debug)]
+pub struct Observer {
+    /// What it observes.
+    pub watch: Key,
+    /// Who it is.
+    pub peer: Peer,
+    /// The token of its request, which every notification carries.
+    pub token: Token,
+    /// The key of its request, under which the further blocks of a notification are fetched.
+    pub request: super::transfers::RequestKey,
+    /// Size exponent of the blocks it asked for.
+    pub szx: u8,
+    /// Message id of the last notification: a reset of it ends the observation.
+    pub last_id: u16,
+    /// Notifications since the last confirmable one.
+    pub unconfirmed: u8,
+    /// When the last confirmable one left.
+    pub confirmed: Millis,
+    /// Whether a change came while a confirmable notification was under way.
+    pub stale: bool,
+}
+
+/// All of them, bounded.
+#[derive(Debug)]
+pub struct Observers {
+    /// What is watched.
+    pub watches: Slots<Watch>,
+    /// Who observes.
+    pub observers: Slots<Observer>,
+    bound: usize,
+    sequence: u32,
+}
+
+/// Observe values are 24 bits long (RFC 7641 §2).
+const SEQUENCE_MASK: u32 = 0xff_ffff;
+/// One in so many notifications is confirmable, to notice clients that left (RFC 7641 §4.5).
+pub const CONFIRM_EACH: u8 = 5;
+/// A confirmable one leaves at least once a day (RFC 7641 §4.5).
+pub const CONFIRM_AFTER: Millis = 24 * 3600 * 1000;
+
+impl Observers {
+    /// At most as many observers as `config` says, each perhaps with a watch of its own.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            watches: Slots::new(config.observers),
+            observers: Slots::new(config.observers),
+            bound: config.observers,
+            sequence: 0,
+        }
+    }
+
+    /// Whether one more may come.
+    pub fn has_room(&self) -> bool {
+        self.observers.len() < self.bound
+    }
+
+    /// The next Observe value.
+    pub fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1) & SEQUENCE_MASK;
+        self.sequence
+    }
+
+    /// The watch of that key.
+    pub fn watch(&self, key: u64) -> Option<Key> {
+        self.watches.iter().find(|(_, watch)| watch.key == key).map(|(at, _)| at)
+    }
+
+    /// The observer with that token.
+    pub fn find(&self, peer: &Peer, token: &Token) -> Option<Key> {
+        self.observers.iter().find(|(_, o)| o.token == *token && o.peer == *peer).map(|(at, _)| at)
+    }
+
+    /// The observer whose last notification had that message id.
+    pub fn find_notified(&self, peer: &Peer, id: u16) -> Option<Key> {
+        self.observers.iter().find(|(_, o)| o.last_id == id && o.peer == *peer).map(|(at, _)| at)
+    }
+
+    /// The first observer of a watch behind `after`, in the order of the table.
+    pub fn of_watch(&self, watch: Key, after: usize) -> Option<(usize, Key)> {
+        self.observers
+            .iter()
+            .enumerate()
+            .skip(after)
+            .find(|(_, (_, o))| o.watch == watch)
+            .map(|(i, (at, _))| (i + 1, at))
+    }
+
+    /// Takes an observer out, and its watch where nobody else observes that.
+    pub fn remove(&mut self, observer: Key) {
+        let Some(gone) = self.observers.remove(observer) else { return };
+        if !self.observers.iter().any(|(_, o)| o.watch == gone.watch) {
+            self.watches.remove(gone.watch);
+        }
+    }
+
+    /// Takes a watch out with all its observers.
+    pub fn remove_watch(&mut self, watch: Key) {
+        while let Some((_, observer)) = self.of_watch(watch, 0) {
+            self.observers.remove(observer);
+        }
+        self.watches.remove(watch);
+    }
+
+    /// Something was changed in the resource `name`: its watches run at once.
+    pub fn touch(&mut self, name: &str, now: Millis) -> bool {
+        let mut touched = false;
+        for (_, watch) in self.watches.iter_mut().filter(|(_, watch)| watch.task.name == name) {
+            watch.due = now;
+            touched = true;
+        }
+        touched
+    }
+
+    /// Takes a watch that is due and does not run; it is due again an `interval` later.
+    pub fn take_due(&mut self, now: Millis, interval: Millis) -> Option<(Key, Arc<Task>)> {
+        let (key, watch) = self.watches.iter_mut().find(|(_, watch)| watch.due <= now && !watch.running)?;
+        watch.running = true;
+        watch.due = now + interval.max(1);
+        Some((key, watch.task.clone()))
+    }
+
+    /// When the next watch is due.
+    pub fn next(&self) -> Option<Millis> {
+        self.watches.iter().filter(|(_, watch)| !watch.running).map(|(_, watch)| watch.due).min()
+    }
+}

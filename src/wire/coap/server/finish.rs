@@ -1,0 +1,240 @@
+//! How the answer of a job leaves: to the client that waits, and to those that observe.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use super::super::block::Block;
+use super::super::observers::{CONFIRM_AFTER, CONFIRM_EACH, Observer, Watch};
+use super::*;
+
+/// Max-Age where an answer does not say it (RFC 7252 §5.10.5), in seconds.
+const DEFAULT_MAX_AGE: u32 = 60;
+
+impl Server {
+    /// Answers the exchange of a job.
+    pub(super) fn finish(&mut self, scene: &mut Scene<'_>, key: Key, job: &Job, answer: Answer) {
+        let Some(open) = self.open.remove(key) else { return };
+        let answer = Arc::new(self.suit(&open.wish, answer));
+        let observe = self.register(scene, &open, job, &answer);
+        self.respond(scene, &open, &answer, observe);
+    }
+
+    /// Tells the client of a detached job 2.01 at once.
+    pub(super) fn accept_detached(&mut self, scene: &mut Scene<'_>, key: Key) {
+        let Some(open) = self.open.remove(key) else { return };
+        let answer = Arc::new(Answer::failure(Code::CREATED, super::super::Held::EMPTY));
+        self.respond(scene, &open, &answer, None);
+    }
+
+    /// An answer that is not in the wanted format becomes 4.06 (RFC 7252 §5.10.4); one without a format takes the wanted.
+    fn suit(&self, wish: &Wish, mut answer: Answer) -> Answer {
+        if let Some(accept) = wish.accept
+            && answer.code == Code::CONTENT
+            && answer.format != Some(accept)
+        {
+            if !answer.format_is_default {
+                let text = format!("the function answers with another format than {accept}");
+                return Answer::failure(Code::NOT_ACCEPTABLE, super::super::Held::line(text));
+            }
+            answer.format = Some(accept);
+        }
+        answer
+    }
+
+    fn respond(&mut self, scene: &mut Scene<'_>, open: &Open, answer: &Arc<Answer>, observe: Option<u32>) {
+        let (origin, wish) = (&open.origin, &open.wish);
+        let expires = scene.now + self.lifetime(origin.kind);
+        let waits_for_ack = origin.kind == Kind::Con && open.ack_at.is_some();
+        if origin.no_response.suppresses(answer.code) {
+            if waits_for_ack {
+                scene.out.send(&origin.peer, &message::empty(Kind::Ack, origin.id));
+            }
+            let seen = if origin.kind == Kind::Con { Seen::Acknowledged } else { Seen::Silent };
+            return self.duplicates.end(open.fingerprint, expires, seen);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let reply = self.first_block(scene.now, wish, answer, observe);
+        let (kind, id) = if waits_for_ack {
+            (Kind::Ack, origin.id)
+        } else {
+            let kind = if origin.kind == Kind::Con { Kind::Con } else { Kind::Non };
+            (kind, self.peers.next_id(scene.now, &origin.peer))
+        };
+        reply.write(&mut scratch, kind, id, &origin.token);
+        scene.out.send(&origin.peer, &scratch);
+        if kind == Kind::Con {
+            let due = self.confirmables.sent(scene.now, origin.peer, id, &scratch, None);
+            self.wake = self.wake.min(due);
+            self.duplicates.end(open.fingerprint, expires, Seen::Acknowledged);
+        } else {
+            self.duplicates.answered(open.fingerprint, expires, &scratch);
+        }
+        self.scratch = scratch;
+    }
+
+    /// The first datagram's worth of an answer; the answer is kept where there is more of it (RFC 7959 §2.4).
+    fn first_block<'a>(
+        &mut self,
+        now: Millis,
+        wish: &Wish,
+        answer: &'a Arc<Answer>,
+        observe: Option<u32>,
+    ) -> Reply<'a> {
+        if wish.etag.is_some() && wish.etag == answer.etag && answer.code.is_success() {
+            return Reply { etag: answer.etag, observe, max_age: answer.max_age, ..Reply::new(Code::VALID) };
+        }
+        let block = wish.block2.unwrap_or(Block { number: 0, more: false, szx: self.config.block_szx });
+        let reply = self.cut(block.at_most(self.config.block_szx), wish.block2.is_some(), answer);
+        if answer.body.len() > reply.payload.len() {
+            self.results.keep(now, wish.request, answer.clone());
+            self.wake = self.wake.min(now + self.config.transfer_lifetime);
+        }
+        Reply { observe, block1: wish.block1, ..reply }
+    }
+
+    /// Sends one block of an answer that is kept.
+    pub(super) fn send_block(&mut self, scene: &mut Scene<'_>, origin: &Origin, block: Block, answer: &Answer) {
+        let reply = self.cut(block.at_most(self.config.block_szx), true, answer);
+        self.send(scene, origin, &reply);
+    }
+
+    fn cut<'a>(&self, block: Block, asked: bool, answer: &'a Answer) -> Reply<'a> {
+        let body = answer.body.as_bytes();
+        let Some((block, payload)) = block.cut(body) else {
+            return Reply::text(Code::BAD_REQUEST, "the answer has no such block");
+        };
+        let in_blocks = asked || block.more;
+        Reply {
+            etag: answer.etag.or_else(|| in_blocks.then(|| self.etag_of(body))),
+            format: answer.format,
+            max_age: answer.max_age,
+            block2: in_blocks.then_some(block),
+            size2: (in_blocks && block.number == 0).then_some(body.len()),
+            payload,
+            ..Reply::new(answer.code)
+        }
+    }
+
+    /// An entity tag that names these bytes.
+    pub(super) fn etag_of(&self, bytes: &[u8]) -> Etag {
+        Etag::new(&self.keys.hash_one(bytes).to_be_bytes()).unwrap_or_default()
+    }
+
+    /// Makes the client of a successful request an observer; returns its first Observe value (RFC 7641 §4.1).
+    fn register(&mut self, scene: &mut Scene<'_>, open: &Open, job: &Job, answer: &Arc<Answer>) -> Option<u32> {
+        let key = open.wish.observe.filter(|_| answer.code.is_success())?;
+        // A registration with a token that is known takes the place of the old one.
+        if let Some(old) = self.observers.find(&open.origin.peer, &open.origin.token) {
+            self.confirmables.end_observer(old);
+            self.observers.remove(old);
+        }
+        if !self.observers.has_room() {
+            return None;
+        }
+        let due = scene.now + self.config.observe_interval.max(1);
+        let watch = match self.observers.watch(key) {
+            Some(watch) => watch,
+            None => self.observers.watches.insert(Watch {
+                key,
+                task: job.task.clone(),
+                due,
+                running: false,
+                answer: answer.clone(),
+                told: scene.now,
+            })?,
+        };
+        self.observers.observers.insert(Observer {
+            watch,
+            peer: open.origin.peer,
+            token: open.origin.token,
+            request: open.wish.request,
+            szx: open.wish.block2.map_or(self.config.block_szx, |block| block.szx.min(self.config.block_szx)),
+            last_id: open.origin.id,
+            unconfirmed: 0,
+            confirmed: scene.now,
+            stale: false,
+        })?;
+        self.wake = self.wake.min(due);
+        Some(self.observers.next_sequence())
+    }
+
+    /// Tells the observers of a watch that ran what came of it, if that is news.
+    pub(super) fn notify(&mut self, scene: &mut Scene<'_>, key: Key, answer: Answer) {
+        let interval = self.config.observe_interval;
+        let Some(watch) = self.observers.watches.get_mut(key) else { return };
+        watch.running = false;
+        self.wake = self.wake.min(watch.due);
+        // What is not told again in time is no longer fresh at the observers (RFC 7641 §4.3.1).
+        let fresh_for = u64::from(watch.answer.max_age.unwrap_or(DEFAULT_MAX_AGE)) * 1000;
+        let grows_old = watch.told + fresh_for <= scene.now + interval;
+        if same(&watch.answer, &answer) && !grows_old {
+            return;
+        }
+        let answer = Arc::new(answer);
+        watch.answer = answer.clone();
+        watch.told = scene.now;
+        let mut at = 0;
+        while let Some((next, observer)) = self.observers.of_watch(key, at) {
+            at = next;
+            self.tell(scene, observer, &answer);
+        }
+        // An error is the last that observers hear (RFC 7641 §4.2).
+        if !answer.code.is_success() {
+            self.observers.remove_watch(key);
+        }
+    }
+
+    /// An observer acknowledged: tells it what changed meanwhile.
+    pub(super) fn catch_up(&mut self, scene: &mut Scene<'_>, observer: Key) {
+        let Some(o) = self.observers.observers.get_mut(observer) else { return };
+        let watch = o.watch;
+        if std::mem::take(&mut o.stale)
+            && let Some(answer) = self.observers.watches.get_mut(watch).map(|watch| watch.answer.clone())
+        {
+            self.tell(scene, observer, &answer);
+        }
+    }
+
+    /// Sends one notification (RFC 7641 §4.2).
+    fn tell(&mut self, scene: &mut Scene<'_>, key: Key, answer: &Arc<Answer>) {
+        let busy = self.confirmables.busy(key);
+        let has_room = !self.is_full();
+        let sequence = answer.code.is_success().then(|| self.observers.next_sequence());
+        let Some(o) = self.observers.observers.get_mut(key) else { return };
+        // One message under way at a time (RFC 7641 §4.5.1); the newest state goes when it was acknowledged.
+        if busy && answer.code.is_success() {
+            o.stale = true;
+            return;
+        }
+        let overdue = o.unconfirmed + 1 >= CONFIRM_EACH || scene.now - o.confirmed >= CONFIRM_AFTER;
+        let kind = if overdue && has_room && answer.code.is_success() { Kind::Con } else { Kind::Non };
+        if kind == Kind::Con {
+            (o.unconfirmed, o.confirmed) = (0, scene.now);
+        } else {
+            o.unconfirmed = o.unconfirmed.saturating_add(1);
+        }
+        o.last_id = self.peers.next_id(scene.now, &o.peer);
+        let (peer, id, token) = (o.peer, o.last_id, o.token);
+        let wish = Wish {
+            request: o.request,
+            block1: None,
+            block2: Some(Block { number: 0, more: false, szx: o.szx }).filter(|_| o.szx < self.config.block_szx),
+            accept: None,
+            etag: None,
+            observe: None,
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.first_block(scene.now, &wish, answer, sequence).write(&mut scratch, kind, id, &token);
+        scene.out.send(&peer, &scratch);
+        if kind == Kind::Con {
+            let due = self.confirmables.sent(scene.now, peer, id, &scratch, Some(key));
+            self.wake = self.wake.min(due);
+        }
+        self.scratch = scratch;
+    }
+}
+
+/// Whether an observer would see no difference.
+fn same(a: &Answer, b: &Answer) -> bool {
+    (a.code, a.format, a.body.as_bytes()) == (b.code, b.format, b.body.as_bytes())
+}

@@ -1,0 +1,128 @@
+//! Blocks in order, again, out of order and lost.
+
+use super::super::Code;
+use super::*;
+
+const KEY: RequestKey = RequestKey(1);
+
+fn uploads(config: Config) -> (Uploads, Budget) {
+    (Uploads::new(&config), Budget::new(100_000))
+}
+
+fn block(number: u32, more: bool) -> Block {
+    Block { number, more, szx: 0 }
+}
+
+/// One step, as a word.
+fn step(uploads: &mut Uploads, budget: &Budget, key: RequestKey, block: Block, payload: &[u8]) -> String {
+    match uploads.take(0, key, block, payload, budget) {
+        Step::Whole(body) => format!("Whole {}", String::from_utf8_lossy(body.as_bytes())),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn blocks_in_order_make_the_body_and_repeated_ones_do_no_harm() {
+    let (mut u, b) = uploads(Config::default());
+    for _ in 0..2 {
+        assert_eq!(step(&mut u, &b, KEY, block(0, true), b"0123456789abcdef"), "Continue");
+    }
+    for number in [1, 0, 1] {
+        let piece: &[u8] = if number == 0 { b"0123456789abcdef" } else { b"ABCDEFGHIJKLMNOP" };
+        assert_eq!(step(&mut u, &b, KEY, block(number, true), piece), "Continue");
+    }
+    assert_eq!(step(&mut u, &b, KEY, block(2, false), b"!"), "Whole 0123456789abcdefABCDEFGHIJKLMNOP!");
+    assert_eq!((u.len(), b.left()), (0, 100_000));
+}
+
+#[test]
+fn a_missing_block_is_incomplete_and_can_still_be_sent() {
+    let (mut u, b) = uploads(Config::default());
+    assert_eq!(step(&mut u, &b, KEY, block(1, true), &[0; 16]), "Incomplete");
+    assert_eq!(step(&mut u, &b, KEY, block(0, true), &[b'a'; 16]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(2, false), b"c"), "Incomplete");
+    assert_eq!(step(&mut u, &b, KEY, block(1, false), b"b"), "Whole aaaaaaaaaaaaaaaab");
+}
+
+#[test]
+fn another_first_block_begins_anew_and_another_later_one_does_not_fit() {
+    let (mut u, b) = uploads(Config::default());
+    step(&mut u, &b, KEY, block(0, true), &[b'x'; 16]);
+    step(&mut u, &b, KEY, block(1, true), &[b'y'; 16]);
+    assert_eq!(step(&mut u, &b, KEY, block(1, true), &[b'z'; 16]), "Incomplete");
+    assert_eq!(step(&mut u, &b, KEY, block(0, true), &[b'a'; 16]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(1, false), b"b"), "Whole aaaaaaaaaaaaaaaab");
+}
+
+#[test]
+fn a_block_that_is_not_as_long_as_it_says_is_wrong() {
+    let (mut u, b) = uploads(Config::default());
+    assert_eq!(step(&mut u, &b, KEY, block(0, true), b"short"), "WrongSize");
+    assert_eq!(step(&mut u, &b, KEY, block(0, false), &[0; 17]), "WrongSize");
+    assert_eq!(step(&mut u, &b, KEY, block(0, false), b""), "Whole ");
+}
+
+#[test]
+fn the_size_may_change_on_the_way() {
+    let (mut u, b) = uploads(Config::default());
+    assert_eq!(step(&mut u, &b, KEY, Block { number: 0, more: true, szx: 1 }, &[b'a'; 32]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(2, true), &[b'b'; 16]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(3, false), b"c"), format!("Whole {}{}c", "a".repeat(32), "b".repeat(16)));
+}
+
+#[test]
+fn bodies_of_different_requests_are_told_apart() {
+    let (mut u, b) = uploads(Config::default());
+    for key in [1, 2] {
+        step(&mut u, &b, RequestKey(key), block(0, true), &[b'0' + key as u8; 16]);
+    }
+    for key in [1, 2] {
+        let whole = step(&mut u, &b, RequestKey(key), block(1, false), b"");
+        assert_eq!(whole, format!("Whole {}", key.to_string().repeat(16)));
+    }
+}
+
+#[test]
+fn a_body_has_a_bound_and_so_has_the_sum_of_all() {
+    let (mut u, b) = uploads(Config { max_body: 31, ..Config::default() });
+    step(&mut u, &b, KEY, block(0, true), &[0; 16]);
+    assert_eq!(step(&mut u, &b, KEY, block(1, true), &[0; 16]), "TooLarge");
+    assert_eq!(u.len(), 0);
+    let (mut u, _) = uploads(Config::default());
+    let b = Budget::new(40);
+    assert_eq!(step(&mut u, &b, KEY, block(0, true), &[0; 16]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(1, true), &[0; 16]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(2, true), &[0; 16]), "Full");
+    assert_eq!((u.len(), b.left()), (0, 40));
+}
+
+#[test]
+fn when_the_table_is_full_only_a_stalled_body_gives_way() {
+    let config = Config { uploads: 2, transfer_stall: 1_000, ..Config::default() };
+    let (mut u, b) = uploads(config);
+    let begin = |u: &mut Uploads, now, key| u.take(now, RequestKey(key), block(0, true), &[0; 16], &b);
+    assert!(matches!(begin(&mut u, 0, 1), Step::Continue));
+    assert!(matches!(begin(&mut u, 500, 2), Step::Continue));
+    assert!(matches!(begin(&mut u, 999, 3), Step::Full));
+    assert!(matches!(begin(&mut u, 1_000, 3), Step::Continue));
+    assert!(u.table.iter().all(|upload| upload.key != RequestKey(1)));
+    assert_eq!(u.next(), Some(500 + 247_000));
+    u.expire(247_500);
+    assert_eq!(u.len(), 1);
+}
+
+#[test]
+fn results_give_way_fetched_ones_first_then_the_oldest() {
+    let mut r = Results::new(&Config { results: 3, ..Config::default() });
+    let answer = || Arc::new(Answer::failure(Code::CONTENT, Held::line("0123456789abcdefX".into())));
+    for key in 1..=3 {
+        r.keep(key, RequestKey(key), answer());
+    }
+    assert!(r.fetch(9, RequestKey(2), block(1, false)).is_some());
+    r.keep(10, RequestKey(4), answer());
+    assert!(r.fetch(10, RequestKey(2), block(0, false)).is_none(), "fetched to its end");
+    r.keep(11, RequestKey(5), answer());
+    assert!(r.fetch(11, RequestKey(1), block(0, false)).is_none(), "the oldest");
+    r.expire(3 + 247_000);
+    assert_eq!(r.len(), 2);
+}
