@@ -10,11 +10,11 @@ use async_io::{Async, Timer};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt};
 
-use crate::backend::docker::{self, Docker, EngineAddress};
+use crate::backend::docker::Docker;
 use crate::backend::{Backend, process};
 use crate::budget::Budget;
 use crate::buffers::Buffers;
-use crate::config::{BackendChoice, Config, Reach, RuntimeImage};
+use crate::config::{BackendChoice, Config};
 use crate::deploy::{self, Deployer};
 use crate::dispatch::Dispatch;
 use crate::fetch;
@@ -185,7 +185,7 @@ async fn choose_backend(
     workers: &Workers,
     executor: &'static StaticExecutor,
 ) -> Result<Arc<dyn Backend>, String> {
-    let docker = || docker_backend(config, store, workers, executor);
+    let docker = || Docker::new(config.docker(store.instance().to_owned())?, executor, workers.clone());
     let process = || -> Result<Arc<dyn Backend>, String> {
         let config = process::Config {
             run_dir: store.run_dir(),
@@ -209,26 +209,4 @@ async fn choose_backend(
             }
         }
     }
-}
-
-fn docker_backend(
-    config: &Config,
-    store: &Store,
-    workers: &Workers,
-    executor: &'static StaticExecutor,
-) -> Result<Docker, String> {
-    let address = config.docker_host.as_deref().unwrap_or(EngineAddress::DEFAULT);
-    let engine = EngineAddress::parse(address)?;
-    let mut docker = docker::Config::new(engine, store.instance().to_owned(), config.state_dir.clone());
-    let pairs = |images: &[RuntimeImage]| images.iter().map(|i| (i.runtime, i.image.clone())).collect();
-    docker.images = pairs(&config.runtime_image);
-    docker.bases = pairs(&config.runtime_base);
-    docker.hardened = !config.no_hardening;
-    docker.install_timeout = config.install_timeout;
-    docker.reach = match config.reach {
-        Reach::Auto => docker::Reach::Auto,
-        Reach::Socket => docker::Reach::Socket,
-        Reach::Tcp => docker::Reach::Tcp,
-    };
-    Docker::new(docker, executor, workers.clone())
 }
