@@ -10,6 +10,7 @@
 //! - [`backend`]: starts, watches and removes handlers
 //! - [`upload_request`]: what the JSON of the management API asks for
 //! - [`fetch`]: downloads an archive
+//! - [`handler`]: what runs inside a handler of a `binary` function; [`runtimes`]: what is known of each runtime
 //! - [`unpack`]: an archive's files below a new folder
 //! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values

@@ -1,62 +1,228 @@
-//! stub
-#![allow(missing_docs)]
+//! What is known of each runtime, as plain data: the files of its image, the command that runs it, its dependencies.
+//!
+//! The files are embedded, so that one executable is all there is to ship. Backends do the work that this describes.
+
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
+
 use crate::function::Runtime;
+
+/// Folder of a handler's own files in a container.
+pub const HANDLER_DIR: &str = "/tinyfaas";
+/// What is known of one runtime.
+#[derive(Debug)]
 pub struct Spec {
+    /// The runtime.
     pub runtime: Runtime,
+    /// Text of the Dockerfile; its build context is [`Spec::files`].
     pub dockerfile: &'static str,
+    /// Files that the image, or the folder of the host's handlers, needs.
     pub files: &'static [File],
+    /// The command line of a handler in a container.
     pub command: &'static [&'static str],
+    /// The base image where the operator names none: the Dockerfile's `BASE` argument.
     pub base: &'static str,
+    /// How a handler runs as a child process.
     pub host: Host,
+    /// Environment of a handler that saves memory; the function's own variables come after it. The image has it already.
+    pub env: &'static [(&'static str, &'static str)],
+    /// How dependencies are declared and installed; `None` where there are none.
     pub dependencies: Option<Dependencies>,
 }
+
+/// A file of a handler's program.
+#[derive(Debug)]
 pub struct File {
+    /// Its name, without a folder: in an image it is in [`HANDLER_DIR`].
     pub name: &'static str,
+    /// Its unix mode.
     pub mode: u32,
+    /// Its bytes.
     pub content: Content,
 }
+
+/// The bytes of a [`File`].
+#[derive(Debug)]
 pub enum Content {
+    /// Embedded in our executable.
     Bytes(&'static [u8]),
+    /// Our own executable, to be read from `/proc/self/exe`: it is static and runs on any base.
     OwnExecutable,
 }
+
+/// How the process backend starts a handler.
+#[derive(Debug)]
 pub struct Host {
+    /// Program that has to be in `PATH`.
     pub interpreter: &'static str,
+    /// The command line: `{interpreter}` is that program's path, `{program}` the folder with [`Spec::files`], `{self}` our own executable.
     pub command: &'static [&'static str],
 }
+
+/// How dependencies are declared and installed.
+///
+/// Both commands run with the function's folder as their working directory and write below it, and caches below `HOME`,
+/// which has to be writable.
+#[derive(Debug)]
 pub struct Dependencies {
+    /// File at the function's top that declares them.
     pub file: &'static str,
+    /// The command in a container of the runtime's image.
     pub in_container: &'static [&'static str],
+    /// The command on the host; `{dir}` is the function's folder.
     pub on_host: &'static [&'static str],
 }
-const PY: &[u8] = b"import os,sys,socket,socketserver,http.server,importlib.util as u
-d=os.environ['TINYFAAS_FUNCTION_DIR'];s=u.spec_from_file_location('fn',d+'/fn.py');m=u.module_from_spec(s);s.loader.exec_module(m)
-class H(http.server.BaseHTTPRequestHandler):
-    protocol_version='HTTP/1.1'
-    def address_string(self): return ''
-    def log_message(self,*a): pass
-    def r(self,b):
-        self.send_response(200);self.send_header('content-length',str(len(b)));self.end_headers();self.wfile.write(b)
-    def do_GET(self): self.r(b'ok')
-    def do_POST(self): self.r((m.fn(self.rfile.read(int(self.headers.get('content-length',0))).decode()) or '').encode())
-class S(socketserver.ThreadingUnixStreamServer): pass
-S(os.environ['TINYFAAS_SOCKET'],H).serve_forever()
-";
-static P: Spec = Spec {
+
+/// Whether `file`, the text of [`Dependencies::file`], asks for anything. A broken one does: its installer says best what is wrong.
+pub fn needs_install(runtime: Runtime, file: &[u8]) -> bool {
+    match runtime {
+        Runtime::Python3 => {
+            file.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).any(|l| !l.is_empty() && !l.starts_with(b"#"))
+        }
+        Runtime::Nodejs => match serde_json::from_slice::<Package>(file) {
+            Ok(package) => [package.dependencies, package.optional].iter().flatten().any(|d| !d.is_empty()),
+            Err(_) => true,
+        },
+        Runtime::Binary => false,
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Package {
+    dependencies: Option<BTreeMap<String, IgnoredAny>>,
+    #[serde(rename = "optionalDependencies")]
+    optional: Option<BTreeMap<String, IgnoredAny>>,
+}
+
+/// What is known of `runtime`.
+pub const fn spec(runtime: Runtime) -> &'static Spec {
+    match runtime {
+        Runtime::Python3 => &PYTHON3,
+        Runtime::Nodejs => &NODEJS,
+        Runtime::Binary => &BINARY,
+    }
+}
+
+const HANDLER_PY: &[u8] = include_bytes!("../runtimes/python3/handler.py");
+const HANDLER_JS: &[u8] = include_bytes!("../runtimes/nodejs/handler.js");
+
+static PYTHON3: Spec = Spec {
     runtime: Runtime::Python3,
-    dockerfile: "ARG BASE\nFROM ${BASE}\nCOPY handler.py /tinyfaas/\nCMD [\"python3\",\"/tinyfaas/handler.py\"]\n",
-    files: &[File { name: "handler.py", mode: 0o644, content: Content::Bytes(PY) }],
-    command: &["python3", "/tinyfaas/handler.py"],
+    dockerfile: include_str!("../runtimes/python3/Dockerfile"),
+    files: &[File { name: "handler.py", mode: 0o644, content: Content::Bytes(HANDLER_PY) }],
+    // Without site (0.5 MB and more; it is loaded when a module needs it), and no bytecode written beside the function.
+    command: &["python3", "-S", "-B", "/tinyfaas/handler.py"],
     base: "python:3.13-alpine",
-    host: Host { interpreter: "python3", command: &["{interpreter}", "-B", "{program}/handler.py"] },
+    host: Host { interpreter: "python3", command: &["{interpreter}", "-S", "-B", "{program}/handler.py"] },
+    // One malloc arena instead of one for each thread.
+    env: &[("MALLOC_ARENA_MAX", "1")],
     dependencies: Some(Dependencies {
         file: "requirements.txt",
-        in_container: &[],
-        on_host: &["python3", "-m", "pip", "install", "--target", "{dir}/.deps", "-r", "{dir}/requirements.txt"],
+        // The handler looks in `.deps`: a function's own folder is the only one that can be written.
+        in_container: &[
+            "python3",
+            "-m",
+            "pip",
+            "install",
+            "--no-cache-dir",
+            "--no-input",
+            "--disable-pip-version-check",
+            "--target",
+            ".deps",
+            "-r",
+            "requirements.txt",
+        ],
+        on_host: &[
+            "python3",
+            "-m",
+            "pip",
+            "install",
+            "--no-cache-dir",
+            "--no-input",
+            "--disable-pip-version-check",
+            "--target",
+            "{dir}/.deps",
+            "-r",
+            "{dir}/requirements.txt",
+        ],
     }),
 };
-pub fn spec(_r: Runtime) -> &'static Spec {
-    &P
-}
-pub fn needs_install(_r: Runtime, f: &[u8]) -> bool {
-    !f.is_empty()
+
+static NODEJS: Spec = Spec {
+    runtime: Runtime::Nodejs,
+    dockerfile: include_str!("../runtimes/nodejs/Dockerfile"),
+    files: &[File { name: "handler.js", mode: 0o644, content: Content::Bytes(HANDLER_JS) }],
+    // No helper threads of V8: a small board gains nothing from them.
+    command: &["node", "--v8-pool-size=0", "/tinyfaas/handler.js"],
+    base: "node:22-alpine",
+    host: Host { interpreter: "node", command: &["{interpreter}", "--v8-pool-size=0", "{program}/handler.js"] },
+    env: &[],
+    dependencies: Some(Dependencies {
+        file: "package.json",
+        in_container: &[
+            "npm",
+            "install",
+            "--omit=dev",
+            "--no-audit",
+            "--no-fund",
+            "--no-update-notifier",
+            "--cache=/tmp/.npm",
+        ],
+        on_host: &[
+            "npm",
+            "install",
+            "--prefix",
+            "{dir}",
+            "--omit=dev",
+            "--no-audit",
+            "--no-fund",
+            "--no-update-notifier",
+            "--cache={dir}/.npm",
+        ],
+    }),
+};
+
+static BINARY: Spec = Spec {
+    runtime: Runtime::Binary,
+    dockerfile: include_str!("../runtimes/binary/Dockerfile"),
+    files: &[File { name: "tinyfaas", mode: 0o755, content: Content::OwnExecutable }],
+    command: &["/tinyfaas/tinyfaas", "handler"],
+    base: "alpine",
+    host: Host { interpreter: "sh", command: &["{self}", "handler"] },
+    env: &[],
+    dependencies: None,
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockerfiles_say_the_same_as_the_table() {
+        for runtime in Runtime::ALL {
+            let spec = spec(runtime);
+            assert_eq!(spec.runtime, runtime);
+            assert!(spec.dockerfile.contains(&format!("ARG BASE={}\nFROM ${{BASE}}\n", spec.base)), "{runtime}");
+            let quoted: Vec<String> = spec.command.iter().map(|word| format!("{word:?}")).collect();
+            assert!(spec.dockerfile.contains(&format!("CMD [{}]\n", quoted.join(", "))), "{runtime}");
+            for File { name, .. } in spec.files {
+                assert!(spec.dockerfile.contains(&format!("COPY {name} {HANDLER_DIR}/{name}\n")), "{runtime}");
+            }
+            for (name, value) in spec.env {
+                assert!(spec.dockerfile.contains(&format!("ENV {name}={value}\n")), "{runtime}");
+            }
+        }
+    }
+
+    #[test]
+    fn comments_and_empty_objects_ask_for_nothing() {
+        assert!(!needs_install(Runtime::Python3, b"\n# six\r\n  \n"));
+        assert!(needs_install(Runtime::Python3, b"# a\nsix\n"));
+        assert!(!needs_install(Runtime::Nodejs, b"{}"));
+        assert!(!needs_install(Runtime::Nodejs, br#"{"dependencies": {}, "devDependencies": {"a": "1"}}"#));
+        assert!(needs_install(Runtime::Nodejs, br#"{"dependencies": {"a": "file:./a"}}"#));
+        assert!(needs_install(Runtime::Nodejs, br#"{"optionalDependencies": {"a": "1"}}"#));
+        assert!(needs_install(Runtime::Nodejs, b"{"));
+    }
 }

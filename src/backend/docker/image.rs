@@ -118,7 +118,7 @@ fn hash(recipe: &Recipe, base: &str, executable: &Path) -> io::Result<String> {
     };
     part(base.as_bytes());
     part(recipe.dockerfile.as_bytes());
-    for (name, content) in recipe.files {
+    for (name, content) in &recipe.files {
         part(name.as_bytes());
         part(content);
     }
@@ -216,8 +216,8 @@ fn context(recipe: &Recipe, executable: &Path, out: &mut Pipe) -> io::Result<()>
         tar.append_data(&mut header, name, content)
     };
     add("Dockerfile", 0o644, recipe.dockerfile.len() as u64, &mut recipe.dockerfile.as_bytes())?;
-    for (name, content) in recipe.files {
-        add(name, 0o755, content.len() as u64, &mut &**content)?;
+    for (name, content) in &recipe.files {
+        add(name, 0o755, content.len() as u64, &mut &content[..])?;
     }
     if recipe.executable {
         let mut file = File::open(executable)?;

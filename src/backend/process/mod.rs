@@ -200,6 +200,7 @@ impl Process {
                 .into()
         };
         let mut env = base_env();
+        env.extend(runtimes::spec(deployment.runtime).env.iter().map(|(key, value)| (key.into(), value.into())));
         for pair in &deployment.envs {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             env.push((key.into(), value.into()));
