@@ -3,6 +3,8 @@
 // What helpers of tests meet unexpectedly ends the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod board;
 mod cli;
 mod first_function;
 mod scripted;
+mod smoke;
