@@ -1,5 +1,7 @@
 //! A real server for a test: the built program with free ports and a state directory of its own, on either backend.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
