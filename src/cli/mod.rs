@@ -5,6 +5,7 @@
 mod board;
 mod deploy;
 mod error;
+pub mod grpc_client;
 mod http_client;
 mod invoke;
 mod manage;

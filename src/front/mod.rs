@@ -2,4 +2,5 @@
 //!
 //! They know nothing of engines, and nothing of each other.
 
+pub mod grpc;
 pub mod http;

@@ -6,5 +6,7 @@
 mod board;
 mod cli;
 mod first_function;
+mod grpc;
+mod grpc_door;
 mod scripted;
 mod smoke;

@@ -206,6 +206,18 @@ impl ResponseBuilder {
         Self { buf }
     }
 
+    /// How many bytes of memory have to be [reserved](Self::reserve) so that `n` more bytes of body fit; 0 where they do
+    /// already. Grows by doubling, so that many small pieces are not copied each time.
+    pub fn missing(&self, n: usize) -> usize {
+        let wanted = self.buf.len() + n;
+        if wanted <= self.buf.capacity() { 0 } else { wanted.max(2 * self.buf.capacity()) - self.buf.capacity() }
+    }
+
+    /// Takes memory for `more` bytes than there are now.
+    pub fn reserve(&mut self, more: usize) {
+        self.buf.reserve_exact(self.buf.capacity() + more - self.buf.len());
+    }
+
     /// Appends to the body.
     pub fn extend(&mut self, part: &[u8]) {
         self.buf.extend_from_slice(part);

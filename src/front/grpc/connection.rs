@@ -1,0 +1,198 @@
+//! Drives one HTTP/2 connection: accepts its streams, and ends it when it floods, is idle, is silent or has to stop.
+
+use std::future::poll_fn;
+use std::net::TcpStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use event_listener::EventListener;
+use futures_lite::{FutureExt, Stream as _};
+use h2::server::Connection;
+use h2::{Ping, PingPong, Reason};
+
+use super::peer::Peer;
+use super::stream::{self, Piece};
+use super::{Config, Door};
+use crate::h2_socket::Socket;
+
+/// Streams reset by the peer before we looked at them; `h2` closes the connection at more (CVE-2023-44487). A connection
+/// looks at its streams each time it reads, so a client that is well has none.
+const UNSEEN_RESETS: usize = 20;
+/// Streams that we had to reset for the peer's errors; `h2` closes the connection at more (CVE-2025-8671).
+const ERROR_RESETS: usize = 100;
+/// Streams that we reset and whose late frames are still passed over.
+const REMEMBERED_RESETS: usize = 10;
+/// How long those are remembered.
+const RESET_MEMORY: Duration = Duration::from_secs(5);
+/// How long the last frames may take to leave when a connection is closed at once.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves one connection to its end.
+pub(super) async fn run(stream: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<Peer>) {
+    let config = &door.config;
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(config.streams)
+        .initial_window_size(config.stream_window)
+        .initial_connection_window_size(config.connection_window)
+        .max_header_list_size(config.header_list)
+        .max_send_buffer_size(config.send_buffer)
+        .max_pending_accept_reset_streams(UNSEEN_RESETS)
+        .max_local_error_reset_streams(Some(ERROR_RESETS))
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(RESET_MEMORY);
+    let handshake = builder.handshake::<_, Piece>(Socket::new(stream, Arc::clone(peer)));
+    let late = async {
+        Timer::after(config.handshake_timeout).await;
+        None
+    };
+    let unwanted = async {
+        let wake = peer.wake.listen();
+        if !door.shutdown.has_begun() && !peer.take_eviction() {
+            wake.await;
+        }
+        None
+    };
+    let Some(mut h2) = async { handshake.await.ok() }.or(unwanted).or(late).await else { return };
+    let mut driver = Driver::new(&mut h2, door, peer);
+    let end = poll_fn(|cx| driver.poll(cx)).await;
+    if let End::Abrupt(reason) = end {
+        h2.abrupt_shutdown(reason);
+        let closed = async {
+            let _ = poll_fn(|cx| h2.poll_closed(cx)).await;
+        };
+        let late = async {
+            Timer::after(CLOSE_TIMEOUT).await;
+        };
+        closed.or(late).await;
+    }
+}
+
+/// How a connection ended.
+enum End {
+    /// Nothing is left to say.
+    Over,
+    /// It has to be told why, and closed whatever is in flight.
+    Abrupt(Reason),
+}
+
+struct Driver<'a> {
+    h2: &'a mut Connection<Socket<Arc<Peer>>, Piece>,
+    door: &'a Arc<Door>,
+    peer: &'a Arc<Peer>,
+    wake: EventListener,
+    pings: Option<PingPong>,
+    /// When the peer was asked whether it is still there, and when it was heard before that.
+    pinged: Option<(Instant, Instant)>,
+    /// When the connection was asked to end.
+    draining: Option<Instant>,
+    tick: Timer,
+}
+
+impl<'a> Driver<'a> {
+    fn new(h2: &'a mut Connection<Socket<Arc<Peer>>, Piece>, door: &'a Arc<Door>, peer: &'a Arc<Peer>) -> Self {
+        let pings = h2.ping_pong();
+        let tick = Timer::after(door.config.keepalive.min(door.config.idle_timeout));
+        Self { h2, door, peer, wake: peer.wake.listen(), pings, pinged: None, draining: None, tick }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            match self.h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let busy = self.peer.busy();
+                    let door = Arc::clone(self.door);
+                    let task = async move {
+                        stream::answer(&door, request, respond).await;
+                        drop(busy);
+                    };
+                    self.door.executor.spawn(task).detach();
+                    continue;
+                }
+                Poll::Ready(Some(Err(e))) => {
+                    log::debug!("gRPC: a connection broke: {e}");
+                    return Poll::Ready(End::Over);
+                }
+                Poll::Ready(None) => return Poll::Ready(End::Over),
+                Poll::Pending => {}
+            }
+            if self.peer.is_flooding() {
+                log::warn!("gRPC: closed a connection that sent too many frames that are no calls");
+                return Poll::Ready(End::Abrupt(Reason::ENHANCE_YOUR_CALM));
+            }
+            if self.peer.take_eviction() {
+                return Poll::Ready(End::Abrupt(Reason::NO_ERROR));
+            }
+            if self.door.shutdown.has_begun() && self.draining.is_none() {
+                self.drain();
+                // GOAWAY waits in h2 until it is polled again.
+                continue;
+            }
+            if self.wake.poll(cx).is_ready() {
+                // Listen before looking again, so that nothing is missed.
+                self.wake = self.peer.wake.listen();
+                continue;
+            }
+            if Pin::new(&mut self.tick).poll_next(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match self.look_at_the_clock(cx, Instant::now()) {
+                Ok(next) => self.tick.set_at(next),
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+    }
+
+    /// GOAWAY, no new streams, and an end when those in flight are answered (RFC 9113 §6.8).
+    fn drain(&mut self) {
+        self.draining = Some(Instant::now());
+        self.h2.graceful_shutdown();
+        self.tick.set_after(self.door.config.grace);
+    }
+
+    /// Does what is due and says when to look again.
+    fn look_at_the_clock(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Instant, End> {
+        let Config { idle_timeout, keepalive, keepalive_timeout, grace, .. } = self.door.config;
+        if let Some(begun) = self.draining {
+            let end = begun + grace;
+            return if now >= end { Err(End::Abrupt(Reason::NO_ERROR)) } else { Ok(end) };
+        }
+        if let Some(since) = self.peer.idle_since() {
+            self.pinged = None;
+            let end = since + idle_timeout;
+            if now >= end {
+                self.drain();
+                return Ok(now + grace);
+            }
+            return Ok(end.min(now + keepalive));
+        }
+        if let Some(pings) = &mut self.pings {
+            // Makes room for the next one.
+            let _ = pings.poll_pong(cx);
+        }
+        let heard = self.peer.heard();
+        match self.pinged {
+            Some((asked, before)) if heard == before => {
+                if now < asked + keepalive_timeout {
+                    return Ok(asked + keepalive_timeout);
+                }
+                log::debug!("gRPC: closed a connection whose peer is gone");
+                Err(End::Abrupt(Reason::NO_ERROR))
+            }
+            _ if now >= heard + keepalive => {
+                self.pinged = Some((now, heard));
+                if let Some(pings) = &mut self.pings {
+                    let _ = pings.send_ping(Ping::opaque());
+                }
+                Ok(now + keepalive_timeout)
+            }
+            _ => {
+                self.pinged = None;
+                Ok((heard + keepalive).min(now + idle_timeout))
+            }
+        }
+    }
+}

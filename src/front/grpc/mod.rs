@@ -1,0 +1,190 @@
+//! The gRPC front door: cleartext HTTP/2 with prior knowledge, the TinyFaaS service, health and reflection.
+//!
+//! HTTP/2 is the `h2` crate's, gRPC on top of it is in [`crate::wire::grpc`]. Here connections are accepted and bounded;
+//! [`connection`] drives one of them, [`stream`] answers one call. `docs/grpc.md` tells what callers see.
+
+mod calls;
+mod connection;
+mod health;
+mod peer;
+mod question;
+mod reflection;
+mod stream;
+
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_executor::StaticExecutor;
+use async_io::{Async, Timer};
+use event_listener::Event;
+use futures_lite::FutureExt;
+
+use crate::budget::Budget;
+use crate::dispatch::Dispatch;
+use crate::shutdown::Shutdown;
+use peer::Peer;
+
+/// Bounds of the front door. A connection holds at most `connection_window` bytes of questions that nobody looked at
+/// yet, the header lists of `streams` streams, and about 25 KiB of its own.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Connections at once. At the bound the one that is idle for longest is closed for a new one; where none is idle,
+    /// the new one is closed.
+    pub connections: usize,
+    /// Calls at once on one connection (`SETTINGS_MAX_CONCURRENT_STREAMS`).
+    pub streams: u32,
+    /// Bytes that a peer may send ahead on one stream.
+    pub stream_window: u32,
+    /// Bytes that a peer may send ahead on all streams of a connection.
+    pub connection_window: u32,
+    /// Bytes of a question's header list (`SETTINGS_MAX_HEADER_LIST_SIZE`, RFC 9113 §6.5.2).
+    pub header_list: u32,
+    /// Bytes of one message, in either direction, after it was unpacked. All messages together are bounded by the budget.
+    pub message: usize,
+    /// Bytes of one answer that wait in a connection until the peer reads on.
+    pub send_buffer: usize,
+    /// How long a peer may take to say that it speaks HTTP/2.
+    pub handshake_timeout: Duration,
+    /// How long a connection may be without a call.
+    pub idle_timeout: Duration,
+    /// How long a peer with calls in flight may be silent until it is asked whether it is still there (PING).
+    pub keepalive: Duration,
+    /// How long it may take to answer that.
+    pub keepalive_timeout: Duration,
+    /// How long a peer may pause within a question or in reading an answer.
+    pub body_timeout: Duration,
+    /// How long calls in flight may still take after the wish to stop.
+    pub grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            streams: 32,
+            stream_window: 32 * 1024,
+            connection_window: 64 * 1024,
+            header_list: 8 * 1024,
+            message: 1024 * 1024,
+            send_buffer: 32 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
+            keepalive: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(20),
+            body_timeout: Duration::from_secs(30),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Door {
+    config: Config,
+    executor: &'static StaticExecutor,
+    dispatch: Arc<Dispatch>,
+    /// Pays for every message that is held.
+    budget: Budget,
+    shutdown: Shutdown,
+    peers: Mutex<Vec<Arc<Peer>>>,
+    /// Notified when a connection ended.
+    ended: Event,
+}
+
+/// Accepts connections until `shutdown`; then lets calls in flight finish, within `config.grace`, and returns.
+pub async fn serve(
+    listener: Async<TcpListener>,
+    config: Config,
+    executor: &'static StaticExecutor,
+    dispatch: Arc<Dispatch>,
+    budget: Budget,
+    shutdown: Shutdown,
+) {
+    let peers = Mutex::default();
+    let door = Arc::new(Door { config, executor, dispatch, budget, shutdown, peers, ended: Event::new() });
+    loop {
+        let accepted = async { Some(listener.accept().await) };
+        let stop = async {
+            door.shutdown.begun().await;
+            None
+        };
+        match accepted.or(stop).await {
+            Some(Ok((stream, address))) => {
+                // Answers are written whole: waiting for more would only delay them.
+                let _ = stream.get_ref().set_nodelay(true);
+                let Some(peer) = door.admit().await else {
+                    log::warn!("gRPC: no connection for {address}: all {} are busy", door.config.connections);
+                    continue;
+                };
+                let admitted = Admitted { door: Arc::clone(&door), peer };
+                executor
+                    .spawn(async move {
+                        connection::run(stream, &admitted.door, &admitted.peer).await;
+                        drop(admitted);
+                    })
+                    .detach();
+            }
+            Some(Err(e)) => {
+                // No file descriptor or no memory left: accepting again at once would only spin.
+                log::warn!("gRPC: cannot accept a connection: {e}");
+                Timer::after(Duration::from_millis(100)).await;
+            }
+            None => break,
+        }
+    }
+    drop(listener);
+    for peer in door.peers().iter() {
+        peer.wake.notify(usize::MAX);
+    }
+    loop {
+        let ended = door.ended.listen();
+        if door.peers().is_empty() {
+            return;
+        }
+        ended.await;
+    }
+}
+
+impl Door {
+    /// Finds room for one more connection; `None` where all others are busy.
+    async fn admit(&self) -> Option<Arc<Peer>> {
+        loop {
+            let ended = self.ended.listen();
+            {
+                let mut peers = self.peers();
+                if peers.len() < self.config.connections {
+                    let peer = Arc::new(Peer::new());
+                    peers.push(Arc::clone(&peer));
+                    return Some(peer);
+                }
+                let idle = peers.iter().filter_map(|peer| Some((peer.idle_since()?, peer)));
+                let (_, idlest) = idle.min_by_key(|(since, _)| *since)?;
+                idlest.evict();
+            }
+            // It may have become busy just now: then look again for another.
+            let late = async {
+                Timer::after(Duration::from_millis(50)).await;
+            };
+            ended.or(late).await;
+        }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Vec<Arc<Peer>>> {
+        // The list is whole even if a thread died while it held the lock.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place among [`Config::connections`]; given back when dropped.
+struct Admitted {
+    door: Arc<Door>,
+    peer: Arc<Peer>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.door.peers().retain(|peer| !Arc::ptr_eq(peer, &self.peer));
+        self.door.ended.notify(usize::MAX);
+    }
+}

@@ -1,0 +1,111 @@
+//! What is known of one connection outside the task that drives it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use event_listener::Event;
+
+use crate::h2_socket::Meter;
+use crate::wire::grpc::flood::FloodMeter;
+
+/// One connection as its socket, its streams and the door see it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    accepted: Instant,
+    meter: Mutex<FloodMeter>,
+    /// The meter's credit is used up: nothing more is read.
+    flooded: AtomicBool,
+    /// Microseconds after `accepted` at which bytes came last.
+    heard: AtomicU64,
+    /// Microseconds after `accepted` at which the last stream ended.
+    idle_since: AtomicU64,
+    /// Streams that are being answered.
+    streams: AtomicUsize,
+    evicted: AtomicBool,
+    /// Notified when the connection has to look at [`Peer::take_eviction`] or at the wish to stop.
+    pub(super) wake: Event,
+}
+
+/// A stream that is being answered; ends when dropped.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Peer>);
+
+impl Peer {
+    pub(super) fn new() -> Self {
+        let accepted = Instant::now();
+        Self {
+            accepted,
+            meter: Mutex::new(FloodMeter::new(accepted)),
+            flooded: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            streams: AtomicUsize::new(0),
+            evicted: AtomicBool::new(false),
+            wake: Event::new(),
+        }
+    }
+
+    /// Whether the peer sent too much that is no call.
+    pub(super) fn is_flooding(&self) -> bool {
+        self.flooded.load(Ordering::Acquire)
+    }
+
+    /// When bytes came last.
+    pub(super) fn heard(&self) -> Instant {
+        self.accepted + Duration::from_micros(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Since when there is no stream; `None` while there is one, or when the connection is being closed for another.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let idle = self.streams.load(Ordering::Acquire) == 0 && !self.evicted.load(Ordering::Acquire);
+        idle.then(|| self.accepted + Duration::from_micros(self.idle_since.load(Ordering::Acquire)))
+    }
+
+    /// Asks the connection to close for another one, if it still has no stream.
+    pub(super) fn evict(&self) {
+        self.evicted.store(true, Ordering::Release);
+        self.wake.notify(usize::MAX);
+    }
+
+    /// Whether the connection should close for another one.
+    pub(super) fn take_eviction(&self) -> bool {
+        self.evicted.swap(false, Ordering::AcqRel) && self.streams.load(Ordering::Acquire) == 0
+    }
+
+    /// Counts one more stream.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.streams.fetch_add(1, Ordering::AcqRel);
+        Busy(Arc::clone(self))
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.accepted).as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Meter for Arc<Peer> {
+    /// The connection's task sees a flood too, and closes.
+    fn may_read(&self) -> bool {
+        !self.is_flooding()
+    }
+
+    fn received(&self, bytes: &[u8]) {
+        let now = Instant::now();
+        self.heard.store(self.micros(now), Ordering::Relaxed);
+        if !self.meter.lock().unwrap_or_else(PoisonError::into_inner).received(bytes, now) {
+            self.flooded.store(true, Ordering::Release);
+        }
+    }
+
+    fn sent(&self, n: usize) {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).sent(n);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.idle_since.store(self.0.micros(Instant::now()), Ordering::Release);
+        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
