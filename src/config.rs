@@ -108,6 +108,26 @@ pub struct Config {
     #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "0")]
     pub max_body: u64,
 
+    /// longest body of a request or an answer over CoAP; default 64Ki
+    #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "64 * KI")]
+    pub coap_max_body: u64,
+
+    /// requests a second from one CoAP endpoint, 0 for no bound; default 1000
+    #[argh(option, arg_name = "N", from_str_fn(count_or_zero), default = "1000")]
+    pub coap_rate: usize,
+
+    /// let CoAP clients prove their address before large answers (RFC 9175)
+    #[argh(switch)]
+    pub coap_echo: bool,
+
+    /// how often a function that CoAP clients observe runs; default 10s
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(10)")]
+    pub coap_observe_interval: Duration,
+
+    /// join the CoAP multicast groups for discovery
+    #[argh(switch)]
+    pub coap_multicast: bool,
+
     /// open connections, each front door for itself; default 1024
     #[argh(option, arg_name = "N", from_str_fn(count), default = "1024")]
     pub max_connections: usize,

@@ -86,6 +86,13 @@ impl Server {
             let bounds = self.http_bounds(self.config.max_connections, self.config.max_body);
             running.push(self.spawn_http(listener, door, bounds));
         }
+        if let Some(addr) = self.config.coap.addr() {
+            let coap = front::coap::Coap::bind(self.coap_config(addr))
+                .map_err(|e| format!("coap: cannot listen on {addr}: {e}"))?;
+            doors.push(("coap", coap.port()));
+            let (dispatch, budget) = (Arc::clone(&self.dispatch), self.budget.clone());
+            running.push(self.executor.spawn(coap.serve(self.executor, dispatch, budget, self.shutdown.clone())));
+        }
         let (listener, port) = listen("management", self.config.management)?;
         let settings = self.management_settings(doors);
         let management = Management::new(Arc::clone(&self.deployer), store, workers, settings);
@@ -121,6 +128,16 @@ impl Server {
         };
         finish.or(late).await;
         self.deployer.stop().await;
+    }
+
+    fn coap_config(&self, addr: SocketAddr) -> front::coap::Config {
+        let mut config = front::coap::Config::new(addr);
+        config.multicast = self.config.coap_multicast;
+        config.endpoint.max_body = usize::try_from(self.config.coap_max_body).unwrap_or(usize::MAX);
+        config.endpoint.rate = u32::try_from(self.config.coap_rate).unwrap_or(u32::MAX);
+        config.endpoint.echo = self.config.coap_echo;
+        config.endpoint.observe_interval = self.config.coap_observe_interval.as_millis() as u64;
+        config
     }
 
     fn http_bounds(&self, connections: usize, max_body: u64) -> http_server::Bounds {

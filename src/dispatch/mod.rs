@@ -10,7 +10,7 @@ mod table;
 pub use exchange::Reply;
 pub use table::{Function, Handler};
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -26,7 +26,7 @@ use table::Lease;
 /// Sends calls to handlers.
 #[derive(Debug, Default)]
 pub struct Dispatch {
-    functions: Mutex<HashMap<Box<str>, Arc<Function>>>,
+    functions: Mutex<BTreeMap<Box<str>, Arc<Function>>>,
     buffers: Buffers,
     stopping: AtomicBool,
 }
@@ -63,9 +63,12 @@ impl Dispatch {
 
     /// The functions' names, sorted.
     pub fn names(&self) -> Vec<Name> {
-        let mut names: Vec<Name> = self.table().values().map(|f| f.name().clone()).collect();
-        names.sort();
-        names
+        self.table().values().map(|f| f.name().clone()).collect()
+    }
+
+    /// Hands each function's name to `each`, sorted. The table is locked meanwhile.
+    pub fn each_name(&self, each: &mut dyn FnMut(&str)) {
+        self.table().keys().for_each(|name| each(name));
     }
 
     /// How many functions there are.
@@ -171,7 +174,7 @@ impl Dispatch {
         })
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Arc<Function>>> {
+    fn table(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, Arc<Function>>> {
         // The table is whole even if a thread died while it held the lock.
         self.functions.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,5 +2,6 @@
 //!
 //! They know nothing of engines, and nothing of each other.
 
+pub mod coap;
 pub mod grpc;
 pub mod http;

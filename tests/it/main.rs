@@ -5,6 +5,8 @@
 
 mod board;
 mod cli;
+mod coap;
+mod fake_handler;
 mod first_function;
 mod grpc;
 mod grpc_door;

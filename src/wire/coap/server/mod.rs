@@ -215,6 +215,16 @@ impl Server {
         job
     }
 
+    /// How many jobs are handed out and not answered.
+    pub fn at_work(&self) -> usize {
+        self.open.len() + self.detached
+    }
+
+    /// How many confirmable messages of ours wait for an acknowledgement.
+    pub fn unacknowledged(&self) -> usize {
+        self.confirmables.len()
+    }
+
     /// Forgets one body that is kept for its client; `false` where there is none. For an owner that needs room in the budget.
     pub fn make_room(&mut self) -> bool {
         self.results.evict()

@@ -1,0 +1,263 @@
+//! The CoAP front door: sockets, timers and calls around the state machine of [`crate::wire::coap`].
+//!
+//! One task reads each socket, one waits for the timers, and each call is a task of its own. They share the state machine
+//! behind a lock that is never held while anything waits. What the protocol says is decided there, not here; the sockets are
+//! in [`doors`], what a function is asked and answers in [`outcome`].
+
+mod doors;
+mod outcome;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_executor::StaticExecutor;
+use async_io::Timer;
+use event_listener::Event;
+use futures_lite::{FutureExt, future};
+
+use crate::budget::Budget;
+use crate::dispatch::Dispatch;
+use crate::shutdown::Shutdown;
+use crate::wire::coap::{self, Datagram, Job, Millis, Peer, Resources, Server};
+use doors::{Door, Doors};
+
+/// What the front door is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it listens. The wildcard of IPv6 takes IPv4 as well, and that of IPv4 stands in where there is no IPv6.
+    pub addr: SocketAddr,
+    /// Whether the groups All CoAP Nodes are joined (RFC 7252 §12.8).
+    pub multicast: bool,
+    /// Times and bounds of the endpoint.
+    pub endpoint: coap::Config,
+}
+
+impl Config {
+    /// Listens at `addr`, everything else as by default.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, multicast: false, endpoint: coap::Config::default() }
+    }
+}
+
+/// Datagrams read from one socket before other tasks have their turn.
+const BATCH: usize = 32;
+/// Pause after a socket failed to read, so that a broken one does not take a core.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long at the end acknowledgements of answers are waited for, beside calls at work, which are waited for in any case.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A front door whose sockets are open.
+#[derive(Debug)]
+pub struct Coap {
+    doors: Doors,
+    config: Config,
+}
+
+impl Coap {
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// As socket(7): the port is taken, the address is not ours.
+    pub fn bind(config: Config) -> io::Result<Self> {
+        let doors = Doors::open(config.addr, config.multicast)?;
+        Ok(Self { doors, config })
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.doors.port()
+    }
+
+    /// Answers requests with what the functions of `dispatch` say, until `stop` is told and the calls at work are answered.
+    /// Bodies come from `budget`.
+    pub async fn serve(
+        self,
+        executor: &'static StaticExecutor,
+        dispatch: Arc<Dispatch>,
+        budget: Budget,
+        stop: Shutdown,
+    ) {
+        let server = Server::new(self.config.endpoint, budget.clone(), fastrand::u64(..));
+        let shared = Arc::new(Shared {
+            largest: server.config().max_datagram,
+            state: Mutex::new(State { server, timer: Millis::MAX }),
+            doors: self.doors,
+            changed: Event::new(),
+            // Message ids of endpoints that are new here go by the clock: a second process must not begin where this one did.
+            began: Instant::now(),
+            offset: fastrand::u64(..1 << 40),
+            dispatch,
+            budget,
+            executor,
+        });
+        let mut tasks = Vec::new();
+        for number in 0..shared.doors.len() {
+            tasks.push(executor.spawn(Arc::clone(&shared).read(number)));
+        }
+        tasks.push(executor.spawn(Arc::clone(&shared).keep_time()));
+        stop.begun().await;
+        shared.settled().await;
+        for task in tasks {
+            task.cancel().await;
+        }
+    }
+}
+
+/// What the tasks share.
+struct Shared {
+    state: Mutex<State>,
+    doors: Doors,
+    /// Notified when a timer is due earlier than the one waited for, and when a call ended.
+    changed: Event,
+    began: Instant,
+    offset: Millis,
+    /// Longest datagram that is understood.
+    largest: usize,
+    dispatch: Arc<Dispatch>,
+    budget: Budget,
+    executor: &'static StaticExecutor,
+}
+
+struct State {
+    server: Server,
+    /// What the task that keeps the time waits for.
+    timer: Millis,
+}
+
+impl Shared {
+    /// Reads one socket for ever.
+    async fn read(self: Arc<Self>, number: usize) {
+        let Some(door) = self.doors.get(number) else { return };
+        // One byte more than is understood tells a datagram that was cut.
+        let mut buf = vec![0; self.largest + 1];
+        loop {
+            for _ in 0..BATCH {
+                match door.socket.recv_from(&mut buf).await {
+                    Ok((n, from)) => self.receive(door, number, from, buf.get(..n).unwrap_or_default()),
+                    Err(e) => {
+                        log::warn!("coap: {}: {e}", door.name());
+                        Timer::after(PAUSE).await;
+                    }
+                }
+            }
+            future::yield_now().await;
+        }
+    }
+
+    fn receive(self: &Arc<Self>, door: &Door, number: usize, from: SocketAddr, bytes: &[u8]) {
+        let (reply_by, group) = match door.group {
+            true => (self.doors.unicast_for(from), true),
+            false => (Some(number), false),
+        };
+        let Some(reply_by) = reply_by else { return };
+        let datagram = Datagram { from: Peer::new(from, reply_by as u16), group, bytes };
+        let mut state = self.lock();
+        let job = state.server.receive(self.now(), &datagram, &Functions(&self.dispatch), &mut &self.doors);
+        self.unlock(state);
+        if let Some(job) = job {
+            self.start(job);
+        }
+    }
+
+    /// Runs a job as a task of its own.
+    fn start(self: &Arc<Self>, job: Job) {
+        let shared = Arc::clone(self);
+        let run = async move {
+            let make_room = || shared.lock().server.make_room();
+            let max_body = shared.lock().server.config().max_body;
+            let bounds = outcome::Bounds { max_body, budget: &shared.budget, make_room: &make_room };
+            let answer = outcome::of(&shared.dispatch, &job.task, &bounds).await;
+            let mut state = shared.lock();
+            state.server.answer(shared.now(), &job, answer, &mut &shared.doors);
+            let idle = state.server.at_work() == 0;
+            shared.unlock(state);
+            if idle {
+                shared.changed.notify(usize::MAX);
+            }
+        };
+        self.executor.spawn(run).detach();
+    }
+
+    /// Waits for the timers for ever.
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let changed = self.changed.listen();
+            let due = {
+                let mut state = self.lock();
+                while let Some(job) = state.server.tick(self.now(), &mut &self.doors) {
+                    self.start(job);
+                }
+                state.timer = state.server.next().unwrap_or(Millis::MAX);
+                state.timer
+            };
+            match due.checked_sub(self.now()) {
+                Some(_) if due == Millis::MAX => changed.await,
+                Some(wait) => {
+                    let timer = async {
+                        Timer::after(Duration::from_millis(wait)).await;
+                    };
+                    changed.or(timer).await;
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Completes when no call is at work and, for a while at most, no answer waits for its acknowledgement.
+    async fn settled(&self) {
+        let until = Instant::now() + LAST_WORDS;
+        loop {
+            let changed = self.changed.listen();
+            let (at_work, unheard) = {
+                let state = self.lock();
+                (state.server.at_work(), state.server.unacknowledged())
+            };
+            let late = Instant::now() >= until;
+            if at_work == 0 && (unheard == 0 || late) {
+                return;
+            }
+            // Acknowledgements wake nobody, so they are looked for now and then.
+            let again = async {
+                Timer::after(PAUSE).await;
+            };
+            changed.or(again).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic would leave the state machine as whole as any other error does.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the state back, and wakes the task that keeps the time where something is due earlier than it knows.
+    fn unlock(&self, mut state: MutexGuard<'_, State>) {
+        let next = state.server.next().unwrap_or(Millis::MAX);
+        let earlier = next < state.timer;
+        if earlier {
+            state.timer = next;
+        }
+        drop(state);
+        if earlier {
+            self.changed.notify(usize::MAX);
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.offset + self.began.elapsed().as_millis() as Millis
+    }
+}
+
+/// The functions as CoAP asks for them.
+struct Functions<'d>(&'d Dispatch);
+
+impl Resources for Functions<'_> {
+    fn exists(&self, name: &str) -> bool {
+        self.0.function(name).is_some()
+    }
+
+    fn list(&self, each: &mut dyn FnMut(&str)) {
+        self.0.each_name(each);
+    }
+}
