@@ -231,7 +231,7 @@ function listen() {
   const path = process.env.TINYFAAS_SOCKET;
   if (path) {
     fs.rmSync(path, { force: true });
-    server.listen({ path, backlog: BACKLOG, readableAll: true, writableAll: true });
+    server.listen({ path, backlog: BACKLOG, readableAll: true, writableAll: true }, () => fs.chmodSync(path, 0o666));
   } else {
     // Without a host node listens on [::] for both families, and on 0.0.0.0 where there is no IPv6.
     server.listen({ port: PORT, backlog: BACKLOG });

@@ -10,5 +10,6 @@ mod fake_handler;
 mod first_function;
 mod grpc;
 mod grpc_door;
+mod runtimes;
 mod scripted;
 mod smoke;
