@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bollard::models::{
     ContainerCreateBody, ContainerSummary, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding,
@@ -16,19 +17,24 @@ use bollard::query_parameters::{
 };
 
 use super::engine::{Fault, one_line};
+use super::whole::whole;
 use super::{Config, Inner, Network, Reach, files, image, labels, network, transport};
 use crate::backend::{BackendError, BackendErrorKind, Started};
 use crate::function::Deployment;
 use crate::net::Address;
 
-/// The folder of the function's files in the container, below `/`.
-pub const FUNCTION_FOLDER: &str = "fn";
+/// The folder of the function's files in the container.
+pub const FUNCTION_DIR: &str = "/fn";
+/// Tells a handler which socket to listen on.
+const ENV_SOCKET: &str = "TINYFAAS_SOCKET";
+/// Tells a handler how many calls it gets at once.
+const ENV_CONCURRENCY: &str = "TINYFAAS_CONCURRENCY";
+/// The port that the contract gives a handler.
+const PORT: u16 = 8000;
 /// Where the handler's own folder is mounted in the container.
 pub const SOCKET_FOLDER: &str = "/run/tinyfaas";
 /// The socket in that folder.
 pub const SOCKET: &str = "fn.sock";
-/// The port that the contract gives a handler.
-const PORT: u16 = 8000;
 /// That port in the engine's words.
 const PORT_KEY: &str = "8000/tcp";
 /// Whom handlers run as where we are root: `nobody` of Debian and Alpine.
@@ -78,18 +84,18 @@ pub fn socket_folder(config: &Config, id: &str) -> Option<PathBuf> {
 /// # Errors
 /// Nothing is left then.
 pub async fn start(inner: &Arc<Inner>, deployment: &Deployment) -> Result<Started, BackendError> {
-    let name = new_name(deployment);
-    let undo = Undo::new(inner, &name);
-    match attempt(inner, deployment, &name).await {
-        Ok(addresses) => {
-            undo.keep();
-            Ok(Started { id: name, addresses })
+    let (owned, deployment) = (Arc::clone(inner), deployment.clone());
+    let work = async move {
+        let name = new_name(&deployment);
+        match attempt(&owned, &deployment, &name).await {
+            Ok(addresses) => Ok(Started { id: name, addresses }),
+            Err(e) => {
+                give_up(&owned, &name).await;
+                Err(e)
+            }
         }
-        Err(e) => {
-            undo.now().await;
-            Err(e)
-        }
-    }
+    };
+    whole(inner, Box::pin(work), |inner, started| Box::pin(async move { give_up(&inner, &started.id).await })).await
 }
 
 async fn attempt(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Result<Vec<Address>, BackendError> {
@@ -102,8 +108,16 @@ async fn attempt(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Res
         other => other?,
     }
     let request = inner.engine.client.start_container(name, None::<StartContainerOptions>);
-    inner.call(Box::pin(request)).await.map_err(|f| explain(f, "start", deployment))?;
-    addresses(inner, name).await
+    match inner.call(Box::pin(request)).await {
+        // Small systems package the engine without it. Our programs do without one as well.
+        Err(fault) if fault.to_string().contains("docker-init") && inner.has_init.swap(false, Ordering::Relaxed) => {
+            log::warn!("the engine has no docker-init: processes that a function leaves behind stay until it ends");
+            remove(inner, name).await?;
+            Box::pin(attempt(inner, deployment, name)).await
+        }
+        Err(fault) => Err(explain(fault, "start", deployment)),
+        Ok(()) => addresses(inner, name).await,
+    }
 }
 
 enum Failed {
@@ -154,12 +168,13 @@ async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Resu
 fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> ContainerCreateBody {
     let config = &inner.config;
     let mut env = deployment.envs.clone();
-    env.retain(|e| !e.starts_with("TINYFAAS_SOCKET=") && !e.starts_with("TINYFAAS_CONCURRENCY="));
-    env.push(format!("TINYFAAS_CONCURRENCY={}", deployment.limits.concurrency));
+    let ours = |env: &str| env.split('=').next().is_some_and(|name| name == ENV_SOCKET || name == ENV_CONCURRENCY);
+    env.retain(|e| !ours(e));
+    env.push(format!("{ENV_CONCURRENCY}={}", deployment.limits.concurrency));
     if folder.is_some() {
-        env.push(format!("TINYFAAS_SOCKET={SOCKET_FOLDER}/{SOCKET}"));
+        env.push(format!("{ENV_SOCKET}={SOCKET_FOLDER}/{SOCKET}"));
     }
-    let mut host = host_config(config);
+    let mut host = host_config(inner);
     let limits = &deployment.limits;
     if limits.memory > 0 {
         let memory = i64::try_from(limits.memory).unwrap_or(i64::MAX);
@@ -184,24 +199,26 @@ fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> Contai
         host.port_bindings = Some(HashMap::from([(PORT_KEY.to_string(), Some(vec![binding]))]));
     }
     let mut labels = labels::of_deployment(config, deployment);
-    labels.insert(labels::HANDLER.into(), "1".into());
+    let program = if config.image(deployment.runtime).is_some() { labels::FOREIGN } else { labels::OWN };
+    labels.insert(labels::HANDLER.into(), program.into());
     ContainerCreateBody {
         user: config.hardened.then(|| Owner::of_handlers().user()),
         env: Some(env),
         labels: Some(labels),
         exposed_ports: inner.is_remote().then(|| vec![PORT_KEY.to_string()]),
         // A volume can be filled before the start even where the root is read-only.
-        volumes: (config.hardened && config.read_only).then(|| vec![format!("/{FUNCTION_FOLDER}")]),
+        volumes: (config.hardened && config.read_only).then(|| vec![FUNCTION_DIR.into()]),
         host_config: Some(host),
         ..Default::default()
     }
 }
 
 /// What containers of handlers and of installations have in common.
-pub fn host_config(config: &Config) -> HostConfig {
+pub fn host_config(inner: &Inner) -> HostConfig {
+    let config = &inner.config;
     let half = (config.log_bytes / 2).max(4096).to_string();
     let mut host = HostConfig {
-        init: Some(true),
+        init: Some(inner.has_init.load(Ordering::Relaxed)),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".into()),
             config: Some(HashMap::from([("max-size".to_string(), half), ("max-file".to_string(), "2".to_string())])),
@@ -261,7 +278,9 @@ pub async fn addresses_of(inner: &Inner, id: &str, summary: &ContainerSummary) -
     if mounted && let Some(folder) = socket_folder(&inner.config, id) {
         addresses.push(Address::Unix(folder.join(SOCKET)));
     }
-    if inner.config.reach == Reach::Socket {
+    // Ours does not listen on TCP as well, and asking there costs: nobody answers at an address that is used again.
+    let own = summary.labels.as_ref().and_then(|l| l.get(labels::HANDLER)).is_some_and(|l| l == labels::OWN);
+    if inner.config.reach == Reach::Socket || own && !addresses.is_empty() {
         return Ok(addresses);
     }
     if inner.is_remote() {
@@ -320,40 +339,8 @@ pub fn remove_folder(folder: &Path) {
     }
 }
 
-/// Removes a container that was not finished, whether its maker failed or was dropped.
-pub struct Undo<'a> {
-    inner: &'a Arc<Inner>,
-    name: Option<&'a str>,
-}
-
-impl<'a> Undo<'a> {
-    /// From now on the container `name` is removed when this is dropped.
-    pub fn new(inner: &'a Arc<Inner>, name: &'a str) -> Self {
-        Self { inner, name: Some(name) }
-    }
-
-    /// The container stays.
-    pub fn keep(mut self) {
-        self.name = None;
-    }
-
-    /// Removes it now, and waits for that.
-    pub async fn now(mut self) {
-        if let Some(name) = self.name.take() {
-            give_up(self.inner, name).await;
-        }
-    }
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        let Some(name) = self.name else { return };
-        let (inner, name) = (self.inner.clone(), name.to_string());
-        self.inner.executor.spawn(async move { give_up(&inner, &name).await }).detach();
-    }
-}
-
-async fn give_up(inner: &Inner, name: &str) {
+/// Removes what is left of a container that nobody wants; where that fails, the log says so.
+pub async fn give_up(inner: &Inner, name: &str) {
     if let Err(e) = remove(inner, name).await {
         log::warn!("the container {name} may be left over: {e}");
     }

@@ -7,7 +7,7 @@ use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 
 use super::Inner;
-use super::container::{FUNCTION_FOLDER, Owner};
+use super::container::{FUNCTION_DIR, Owner};
 use super::engine::Fault;
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::function::Deployment;
@@ -107,7 +107,7 @@ pub async fn send_function(inner: &Inner, deployment: &Deployment, id: &str, own
     let bounds = inner.config.zip.clone();
     let write = move |pipe: &mut Pipe| {
         let mut archive = open(&package, &bounds)?;
-        let mut tar = TarSink::new(pipe, FUNCTION_FOLDER, owner.uid, owner.gid)?;
+        let mut tar = TarSink::new(pipe, FUNCTION_DIR.trim_matches('/'), owner.uid, owner.gid)?;
         archive.visit(&subfolder, &mut tar)?;
         tar.finish()?;
         Ok(())

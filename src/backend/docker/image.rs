@@ -13,13 +13,11 @@ use tar::{Builder, Header};
 use super::engine::{Fault, one_line};
 use super::files::{self, Pipe};
 use super::logs::Tail;
-use super::recipe::{self, Recipe};
 use super::{Config, Inner, elf, install, labels};
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::function::{Deployment, Runtime};
+use crate::runtimes::{Content, Spec, spec};
 
-/// The name under which our executable stands in the build's folder.
-const EXECUTABLE: &str = "tinyfaas";
 /// What is kept of a build's log for its error.
 const BUILD_LOG: usize = 4096;
 
@@ -99,10 +97,10 @@ async fn runtime_tag(inner: &Inner, runtime: Runtime) -> Result<String, BackendE
     if let Some((_, tag)) = tags.iter().find(|(r, _)| *r == runtime) {
         return Ok(tag.clone());
     }
-    let recipe = recipe::of(runtime);
-    let base = inner.config.base(runtime).unwrap_or(recipe.base).to_string();
+    let spec = spec(runtime);
+    let base = inner.config.base(runtime).unwrap_or(spec.base).to_string();
     let executable = inner.config.executable.clone();
-    let hash = inner.workers.unblock(move || hash(&recipe, &base, &executable)).await.and_then(|r| r);
+    let hash = inner.workers.unblock(move || hash(spec, &base, &executable)).await.and_then(|r| r);
     let hash = hash.map_err(|e| engine_error(format!("cannot read {}: {e}", inner.config.executable.display())))?;
     let tag = format!("tinyfaas-{runtime}:{hash}");
     tags.push((runtime, tag.clone()));
@@ -110,27 +108,28 @@ async fn runtime_tag(inner: &Inner, runtime: Runtime) -> Result<String, BackendE
 }
 
 /// A digest of all that goes into a runtime's image, so that another program never runs under an old image.
-fn hash(recipe: &Recipe, base: &str, executable: &Path) -> io::Result<String> {
+fn hash(spec: &Spec, base: &str, executable: &Path) -> io::Result<String> {
     let mut sha = Sha256::new();
     let mut part = |bytes: &[u8]| {
         sha.update((bytes.len() as u64).to_le_bytes());
         sha.update(bytes);
     };
     part(base.as_bytes());
-    part(recipe.dockerfile.as_bytes());
-    for (name, content) in &recipe.files {
-        part(name.as_bytes());
-        part(content);
-    }
-    if recipe.executable {
-        let mut file = File::open(executable)?;
-        let mut piece = vec![0; 16 * 1024];
-        loop {
-            let n = file.read(&mut piece)?;
-            if n == 0 {
-                break;
+    part(spec.dockerfile.as_bytes());
+    for file in spec.files {
+        part(file.name.as_bytes());
+        match file.content {
+            Content::Bytes(bytes) => part(bytes),
+            Content::OwnExecutable => {
+                let mut file = File::open(executable)?;
+                let mut piece = vec![0; 16 * 1024];
+                loop {
+                    match file.read(&mut piece)? {
+                        0 => break,
+                        n => part(piece.get(..n).unwrap_or_default()),
+                    }
+                }
             }
-            sha.update(piece.get(..n).unwrap_or_default());
         }
     }
     Ok(sha.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect())
@@ -150,10 +149,9 @@ async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, Backe
              or name another with --runtime-image"
         )));
     }
-    let recipe = recipe::of(runtime);
-    let base = inner.config.base(runtime).unwrap_or(recipe.base).to_string();
+    let base = inner.config.base(runtime).unwrap_or(spec(runtime).base).to_string();
     log::info!("building the image {tag} for {runtime} from {base}");
-    if let Err(e) = build(inner, runtime, recipe, &tag, &base).await {
+    if let Err(e) = build(inner, runtime, &tag, &base).await {
         if e.kind == BackendErrorKind::Engine && !exists(inner, &base).await? {
             return Err(engine_error(format!(
                 "the base image {base} for {runtime} is not on the engine and cannot be pulled: load it \
@@ -166,7 +164,7 @@ async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, Backe
     Ok(tag)
 }
 
-async fn build(inner: &Inner, runtime: Runtime, recipe: Recipe, tag: &str, base: &str) -> Result<(), BackendError> {
+async fn build(inner: &Inner, runtime: Runtime, tag: &str, base: &str) -> Result<(), BackendError> {
     let mut marks = labels::of_instance(&inner.config);
     marks.insert(labels::RUNTIME.into(), runtime.name().into());
     let options = BuildImageOptions {
@@ -180,7 +178,7 @@ async fn build(inner: &Inner, runtime: Runtime, recipe: Recipe, tag: &str, base:
     let executable = inner.config.executable.clone();
     files::feed(
         &inner.workers,
-        move |pipe| Ok(context(&recipe, &executable, pipe)?),
+        move |pipe| Ok(context(spec(runtime), &executable, pipe)?),
         |pieces| async move {
             let body = bollard::body_try_stream(pieces);
             inner.engine.negotiate(inner.config.call_timeout).await?;
@@ -205,8 +203,8 @@ async fn build(inner: &Inner, runtime: Runtime, recipe: Recipe, tag: &str, base:
     .await
 }
 
-/// Writes the build's folder: the Dockerfile, the handler program, and our own executable where it is that program.
-fn context(recipe: &Recipe, executable: &Path, out: &mut Pipe) -> io::Result<()> {
+/// Writes the build's folder: the Dockerfile, and beside it the files that it copies.
+fn context(spec: &Spec, executable: &Path, out: &mut Pipe) -> io::Result<()> {
     let mut tar = Builder::new(out);
     let mut add = |name: &str, mode, size, content: &mut dyn Read| {
         let mut header = Header::new_gnu();
@@ -215,26 +213,34 @@ fn context(recipe: &Recipe, executable: &Path, out: &mut Pipe) -> io::Result<()>
         header.set_size(size);
         tar.append_data(&mut header, name, content)
     };
-    add("Dockerfile", 0o644, recipe.dockerfile.len() as u64, &mut recipe.dockerfile.as_bytes())?;
-    for (name, content) in &recipe.files {
-        add(name, 0o755, content.len() as u64, &mut &content[..])?;
-    }
-    if recipe.executable {
-        let mut file = File::open(executable)?;
-        let size = file.metadata()?.len();
-        let mut head = Vec::new();
-        file.by_ref().take(elf::HEAD as u64).read_to_end(&mut head)?;
-        if elf::needs_loader(&head) != Some(false) {
-            return Err(io::Error::other(format!(
-                "{} is not a static executable and cannot run in any image; build tinyfaas static (cargo's \
-                 target-feature=+crt-static, or a musl target)",
-                executable.display()
-            )));
+    add("Dockerfile", 0o644, spec.dockerfile.len() as u64, &mut spec.dockerfile.as_bytes())?;
+    for file in spec.files {
+        match file.content {
+            Content::Bytes(bytes) => add(file.name, file.mode, bytes.len() as u64, &mut &*bytes)?,
+            Content::OwnExecutable => {
+                let (size, mut content) = open_static(executable)?;
+                add(file.name, file.mode, size, &mut content)?;
+            }
         }
-        add(EXECUTABLE, 0o755, size, &mut head.chain(file))?;
     }
     tar.into_inner()?;
     Ok(())
+}
+
+/// Our executable, once it is certain that it runs in any image.
+fn open_static(executable: &Path) -> io::Result<(u64, impl Read)> {
+    let mut file = File::open(executable)?;
+    let size = file.metadata()?.len();
+    let mut head = Vec::new();
+    file.by_ref().take(elf::HEAD as u64).read_to_end(&mut head)?;
+    if elf::needs_loader(&head) != Some(false) {
+        return Err(io::Error::other(format!(
+            "{} is not a static executable and cannot run in any image; build tinyfaas static (cargo's \
+             target-feature=+crt-static, or a musl target)",
+            executable.display()
+        )));
+    }
+    Ok((size, io::Cursor::new(head).chain(file)))
 }
 
 fn engine_error(text: String) -> BackendError {

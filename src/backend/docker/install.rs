@@ -7,21 +7,23 @@ use bollard::models::{ContainerConfig, ContainerCreateBody, Mount, MountType};
 use bollard::query_parameters::{CommitContainerOptions, CreateContainerOptions, StartContainerOptions};
 use futures_lite::FutureExt;
 
-use super::container::{self, FUNCTION_FOLDER, Owner, Undo};
-use super::image::function_tag;
+use super::container::{self, FUNCTION_DIR, Owner};
+use super::image::{self, function_tag};
 use super::logs::{self, Tail};
 use super::watch::{self, Exit};
-use super::{Inner, Network, files, labels, network, recipe};
-use crate::backend::{BackendError, BackendErrorKind, LogLine};
+use super::whole::whole;
+use super::{Inner, Network, files, labels, network};
+use crate::backend::{BackendError, BackendErrorKind, Boxed, LogLine};
 use crate::function::Deployment;
+use crate::runtimes::{Dependencies, needs_install, spec};
 use crate::wire::zip;
 
 /// What is kept of an installation's log for its error, in bytes.
 const LOG: usize = 16 * 1024;
 /// Lines of it that are asked for: more than fit.
 const LOG_LINES: usize = 500;
-/// Longest list of dependencies in bytes.
-const MANIFEST: usize = 256 * 1024;
+/// Longest file that declares dependencies, in bytes.
+const MAX_DECLARATION: usize = 256 * 1024;
 /// Processes and threads of an installation: compilers of extensions may run in it.
 const PIDS: i64 = 512;
 
@@ -30,12 +32,12 @@ const PIDS: i64 = 512;
 /// # Errors
 /// The archive cannot be read.
 pub async fn needed(inner: &Inner, deployment: &Deployment) -> Result<bool, BackendError> {
-    let Some((manifest, _)) = recipe::of(deployment.runtime).install else { return Ok(false) };
+    let Some(declaration) = &spec(deployment.runtime).dependencies else { return Ok(false) };
     let (package, subfolder) = (deployment.package.clone(), deployment.subfolder.clone());
     let bounds = inner.config.zip.clone();
-    let read = move || files::open(&package, &bounds)?.read(&subfolder, manifest, MANIFEST);
+    let read = move || files::open(&package, &bounds)?.read(&subfolder, declaration.file, MAX_DECLARATION);
     match inner.workers.unblock(read).await {
-        Ok(Ok(content)) => Ok(content.is_some_and(|c| names_dependencies(manifest, &c))),
+        Ok(Ok(content)) => Ok(content.is_some_and(|c| needs_install(deployment.runtime, &c))),
         Err(e) | Ok(Err(zip::Error::Io(e))) => Err(BackendError {
             kind: BackendErrorKind::Engine,
             text: format!("cannot read the function's archive {}: {e}", deployment.package.display()),
@@ -44,42 +46,42 @@ pub async fn needed(inner: &Inner, deployment: &Deployment) -> Result<bool, Back
     }
 }
 
-/// Whether a list of dependencies holds any. One that cannot be understood is left to the installer, which says why.
-fn names_dependencies(manifest: &str, content: &[u8]) -> bool {
-    if manifest.ends_with(".json") {
-        let Ok(package) = serde_json::from_slice::<serde_json::Value>(content) else { return true };
-        let any = |key: &str| package.get(key).and_then(|d| d.as_object()).is_some_and(|d| !d.is_empty());
-        return any("dependencies") || any("optionalDependencies");
-    }
-    let mut lines = content.split(|&b| b == b'\n').map(<[u8]>::trim_ascii);
-    lines.any(|line| !line.is_empty() && !line.starts_with(b"#"))
-}
-
 /// Installs the dependencies of `deployment` on top of the image `base`, and makes an image of the result.
 ///
 /// # Errors
 /// With the tail of the installer's log where it failed. Nothing is left then.
 pub async fn run(inner: &Arc<Inner>, deployment: &Deployment, base: &str) -> Result<(), BackendError> {
-    let Some((manifest, command)) = recipe::of(deployment.runtime).install else { return Ok(()) };
-    let name = format!("tinyfaas-install-{}-{:08x}", deployment.name, fastrand::u32(..));
-    log::info!("installing what {manifest} of {} names", deployment.name);
-    let undo = Undo::new(inner, &name);
-    let result = attempt(inner, deployment, base, &name, command).await;
-    undo.now().await;
-    result
+    let Some(declaration) = &spec(deployment.runtime).dependencies else { return Ok(()) };
+    log::info!("installing what {} of {} declares", declaration.file, deployment.name);
+    let (owned, deployment, base) = (Arc::clone(inner), deployment.clone(), base.to_string());
+    let work = async move {
+        let name = format!("tinyfaas-install-{}-{:08x}", deployment.name, fastrand::u32(..));
+        let result = attempt(&owned, &deployment, &base, &name, declaration).await;
+        container::give_up(&owned, &name).await;
+        result
+    };
+    let undo = |inner: Arc<Inner>, image: String| -> Boxed<'static, ()> {
+        Box::pin(async move {
+            if let Err(fault) = image::remove(&inner, &image).await {
+                log::warn!("the image {image} may be left over: {fault}");
+            }
+        })
+    };
+    whole(inner, Box::pin(work), undo).await.map(drop)
 }
 
+/// Installs in the container `name`; returns the image that it made of it.
 async fn attempt(
     inner: &Arc<Inner>,
     deployment: &Deployment,
     base: &str,
     name: &str,
-    command: &[&str],
-) -> Result<(), BackendError> {
+    how: &Dependencies,
+) -> Result<String, BackendError> {
     let owner = Owner::of_handlers();
     network::ensure(inner).await?;
     let options = CreateContainerOptions { name: Some(name.into()), ..Default::default() };
-    let request = inner.engine.client.create_container(Some(options), body(inner, deployment, base, owner, command));
+    let request = inner.engine.client.create_container(Some(options), body(inner, deployment, base, owner, how));
     inner.call(Box::pin(request)).await?;
     files::send_function(inner, deployment, name, owner).await?;
     inner.call(Box::pin(inner.engine.client.start_container(name, None::<StartContainerOptions>))).await?;
@@ -95,9 +97,9 @@ async fn attempt(
     }
 }
 
-fn body(inner: &Inner, deployment: &Deployment, base: &str, owner: Owner, command: &[&str]) -> ContainerCreateBody {
+fn body(inner: &Inner, deployment: &Deployment, base: &str, owner: Owner, how: &Dependencies) -> ContainerCreateBody {
     let config = &inner.config;
-    let mut host = container::host_config(config);
+    let mut host = container::host_config(inner);
     host.pids_limit = Some(PIDS);
     if config.network == Network::None {
         // Handlers have no network; what they need still has to come from somewhere.
@@ -110,9 +112,9 @@ fn body(inner: &Inner, deployment: &Deployment, base: &str, owner: Owner, comman
     ContainerCreateBody {
         image: Some(base.into()),
         user: config.hardened.then(|| owner.user()),
-        working_dir: Some(format!("/{FUNCTION_FOLDER}")),
+        working_dir: Some(FUNCTION_DIR.into()),
         env: Some(vec!["HOME=/tmp".into()]),
-        entrypoint: Some(command.iter().map(ToString::to_string).collect()),
+        entrypoint: Some(how.in_container.iter().map(ToString::to_string).collect()),
         cmd: Some(Vec::new()),
         labels: Some(labels::of_deployment(config, deployment)),
         host_config: Some(host),
@@ -121,7 +123,7 @@ fn body(inner: &Inner, deployment: &Deployment, base: &str, owner: Owner, comman
 }
 
 /// Makes an image of what was installed, which starts what `base` starts.
-async fn commit(inner: &Inner, deployment: &Deployment, base: &str, name: &str) -> Result<(), BackendError> {
+async fn commit(inner: &Inner, deployment: &Deployment, base: &str, name: &str) -> Result<String, BackendError> {
     let was = inner.call(Box::pin(inner.engine.client.inspect_image(base))).await?.config.unwrap_or_default();
     let config = ContainerConfig {
         entrypoint: Some(was.entrypoint.unwrap_or_default()),
@@ -132,8 +134,8 @@ async fn commit(inner: &Inner, deployment: &Deployment, base: &str, name: &str) 
         labels: Some(labels::of_deployment(&inner.config, deployment)),
         ..Default::default()
     };
-    let tag = function_tag(&inner.config, deployment);
-    let (repo, tag) = tag.split_once(':').unwrap_or((&tag, "latest"));
+    let image = function_tag(&inner.config, deployment);
+    let (repo, tag) = image.split_once(':').unwrap_or((&image, "latest"));
     let options = CommitContainerOptions {
         container: Some(name.into()),
         repo: Some(repo.into()),
@@ -142,7 +144,7 @@ async fn commit(inner: &Inner, deployment: &Deployment, base: &str, name: &str) 
     };
     let request = inner.engine.client.commit_container(options, config);
     inner.engine.call(inner.config.transfer_timeout, Box::pin(request)).await?;
-    Ok(())
+    Ok(image)
 }
 
 /// The error of an installation: its reason, and the tail of its log.
@@ -166,25 +168,4 @@ async fn failed(inner: &Inner, name: &str, why: &str) -> BackendError {
 
 fn function_error(text: String) -> BackendError {
     BackendError { kind: BackendErrorKind::Function, text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_list_with_something_in_it_is_installed() {
-        for (manifest, content, any) in [
-            ("requirements.txt", "", false),
-            ("requirements.txt", "\r\n  # none yet\n\n", false),
-            ("requirements.txt", "# one\nsix==1.16.0\n", true),
-            ("package.json", r#"{"name":"fn"}"#, false),
-            ("package.json", r#"{"dependencies":{}}"#, false),
-            ("package.json", r#"{"devDependencies":{"a":"1"}}"#, false),
-            ("package.json", r#"{"dependencies":{"a":"file:a"}}"#, true),
-            ("package.json", "{", true),
-        ] {
-            assert_eq!(names_dependencies(manifest, content.as_bytes()), any, "{content:?}");
-        }
-    }
 }

@@ -11,8 +11,12 @@ pub const INSTANCE: &str = "tinyFaaS";
 pub const FUNCTION: &str = "tinyfaas-function";
 /// On what belongs to one version of a function: [`Deployment::digest`].
 pub const DIGEST: &str = "tinyfaas-digest";
-/// On the containers that are handlers.
+/// On the containers that are handlers: [`OWN`] or [`FOREIGN`].
 pub const HANDLER: &str = "tinyfaas-handler";
+/// The handler's program is ours: it listens on the socket where it is given one.
+pub const OWN: &str = "own";
+/// The handler's image was named by the operator: it may know only the contract's TCP port.
+pub const FOREIGN: &str = "foreign";
 /// On the images of runtimes: the runtime's name.
 pub const RUNTIME: &str = "tinyfaas-runtime";
 

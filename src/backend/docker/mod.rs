@@ -1,16 +1,18 @@
 //! The Docker backend: each handler is a container, on this machine's engine or on another's.
 //!
 //! - `address`, `transport`, `engine`: the way to the engine's API, through bollard and without tokio's driver
-//! - `recipe`, `image`, `install`, `elf`: what containers start from
+//! - `image`, `install`, `elf`: what containers start from
 //! - `files`: archives and build folders on their way into the engine, as streams
 //! - `container`, `network`, `labels`: handlers
 //! - `watch`, `logs`, `sweep`: what becomes of them
+//! - `whole`: work that must not be left half done
 //!
 //! No state is kept of handlers but who waits for their end: a container's name says where its socket is, its labels
 //! say what it runs. So a runtime that starts again knows as much as the one before.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_channel::Sender;
@@ -32,10 +34,10 @@ mod install;
 mod labels;
 mod logs;
 mod network;
-mod recipe;
 mod sweep;
 mod transport;
 mod watch;
+mod whole;
 
 pub use address::EngineAddress;
 use engine::{Engine, Fault};
@@ -49,7 +51,8 @@ const MAX_INSTANCE: usize = 40;
 /// How handlers are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// The socket and, for programs that know only the contract's port, TCP. On another machine's engine TCP alone.
+    /// The socket and, for images of the operator that may know only the contract's port, TCP. On another machine's
+    /// engine TCP alone.
     Auto,
     /// Only by a unix socket in a folder that is mounted into the container.
     Socket,
@@ -82,7 +85,7 @@ pub struct Config {
     pub executable: PathBuf,
     /// Complete images to run a runtime's handlers from, as they are. Default: none, ours are built.
     pub images: Vec<(Runtime, String)>,
-    /// Images to build a runtime's image from. Default: none, the recipe names one.
+    /// Images to build a runtime's image from. Default: none, [`crate::runtimes`] names one.
     pub bases: Vec<(Runtime, String)>,
     /// Whether handlers run as nobody, without capabilities and without ways to more rights. Default: yes.
     pub hardened: bool,
@@ -196,6 +199,8 @@ struct Inner {
     watch: Watch,
     /// Tags of the runtimes' images, once their content was hashed: at most one a runtime.
     tags: async_lock::Mutex<Vec<(Runtime, String)>>,
+    /// Whether the engine has a program for the first process of a container, as far as is known.
+    has_init: AtomicBool,
     /// Held while the network or a runtime's image is looked for and made.
     making: async_lock::Mutex<()>,
 }
@@ -250,6 +255,7 @@ impl Docker {
             workers,
             watch: Watch::default(),
             tags: async_lock::Mutex::default(),
+            has_init: AtomicBool::new(true),
             making: async_lock::Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
