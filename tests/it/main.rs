@@ -6,6 +6,7 @@
 mod board;
 mod cli;
 mod coap;
+mod docker;
 mod fake_handler;
 mod first_function;
 mod grpc;
