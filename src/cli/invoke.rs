@@ -9,16 +9,21 @@ use std::path::{Path, PathBuf};
 use argh::FromArgs;
 
 use super::board::Board;
-use super::error::Error;
+use super::coap_client::{self, ClientError};
+use super::error::{Error, ErrorKind};
 use super::http_client::{Body, Request};
-use super::output::copy;
+use super::output::{copy, harmless};
 use super::url::{Url, encode};
 use crate::config::HTTP_PORT;
 use crate::function::Name;
+use crate::wire::coap::{Code, format};
 use crate::wire::headers::{Headers, is_token};
 
 /// Body bytes read at once.
 const PIECE: usize = 16 * 1024;
+
+/// Longest body sent over CoAP, in bytes; the server's own bound is lower by default.
+const COAP_BODY: usize = 16 * 1024 * 1024;
 
 /// What is said of a body that does not fit.
 const TOO_LARGE: &str = "what is sent is too large for this protocol: use http://";
@@ -83,7 +88,8 @@ impl Invoke {
         let url = self.url()?;
         match url.scheme.as_str() {
             "http" => self.over_http(&url),
-            "coap" | "grpc" => Err(Error::usage(format!("invoke over {} is not built yet: use http://", url.scheme))),
+            "coap" => self.over_coap(&url),
+            "grpc" => Err(Error::usage(format!("invoke over {} is not built yet: use http://", url.scheme))),
             other => Err(Error::usage(format!("unknown scheme {other:?}: use http, coap or grpc"))),
         }
     }
@@ -113,7 +119,6 @@ impl Invoke {
     }
 
     /// All that is sent, for a protocol that needs it whole; at most `most` bytes.
-    #[expect(dead_code, reason = "the CoAP and gRPC clients send it")]
     pub(super) fn whole_body(&self, most: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = Bounded { bytes: Vec::new(), most };
         match self.body()? {
@@ -142,6 +147,53 @@ impl Invoke {
         let (host, port) = (url.host.as_str(), url.port.unwrap_or(URL_PORT));
         let mut answer = Request { host, port, method, target: &url.target, headers: &headers, body }.send()?.ok()?;
         copy(|buf| answer.read(buf))
+    }
+
+    fn over_coap(&self, url: &Url) -> Result<(), Error> {
+        let body = self.whole_body(COAP_BODY)?;
+        let code = match self.method.as_deref() {
+            None if self.data.is_none() && self.file.is_none() => Code::GET,
+            None | Some("POST") => Code::POST,
+            Some("GET") => Code::GET,
+            Some("PUT") => Code::PUT,
+            Some("DELETE") => Code::DELETE,
+            Some("FETCH") => Code::FETCH,
+            Some("PATCH") => Code::PATCH,
+            Some(other) => {
+                let text = format!("CoAP has no method {other}: use GET, POST, PUT, PATCH, DELETE or FETCH");
+                return Err(Error::usage(text));
+            }
+        };
+        let mut target = url.target.clone();
+        if self.no_wait {
+            target.push_str(if target.contains('?') { "&async" } else { "?async" });
+        }
+        let (format, accept) = (self.content_format("content-type")?, self.content_format("accept")?);
+        if let Some((name, _)) = self.header.iter().find(|(name, _)| !is_any(name, &["content-type", "accept"])) {
+            return Err(Error::usage(format!("CoAP has no header field {name}: only content-type and accept")));
+        }
+        let port = url.port.unwrap_or(coap_client::PORT);
+        let request =
+            coap_client::Request { host: &url.host, port, method: code, target: &target, format, accept, body: &body };
+        let answer = coap_client::invoke(&request).map_err(|e| match e {
+            ClientError::Usage(text) => Error::usage(text),
+            ClientError::Unreachable(text) => Error::unreachable(text),
+        })?;
+        if !answer.code.is_success() {
+            let kind = if answer.code == Code::NOT_FOUND { ErrorKind::NotFound } else { ErrorKind::Failed };
+            return Err(Error::new(kind, format!("CoAP {}: {}", answer.code, harmless(&answer.body))));
+        }
+        let mut rest = answer.body.as_slice();
+        copy(|buf| rest.read(buf).map_err(|e| Error::failed(e.to_string())))
+    }
+
+    /// The Content-Format of a given header field.
+    fn content_format(&self, name: &str) -> Result<Option<u16>, Error> {
+        let Some((_, value)) = self.header.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) else { return Ok(None) };
+        let number = format::number(value).or_else(|| value.trim().parse().ok());
+        number
+            .map(Some)
+            .ok_or_else(|| Error::usage(format!("CoAP has no number for {value:?}: give the number itself")))
     }
 
     /// What is sent.
@@ -203,6 +255,10 @@ fn pour(from: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
             Err(e) => return Err(e),
         }
     }
+}
+
+fn is_any(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
 fn parse_method(text: &str) -> Result<String, String> {

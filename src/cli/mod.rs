@@ -3,6 +3,7 @@
 //! The commands that talk to a server are plain clients of its public interfaces; nothing of the server is used here but by `serve`.
 
 mod board;
+pub mod coap_client;
 mod deploy;
 mod error;
 pub mod grpc_client;

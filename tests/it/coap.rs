@@ -158,6 +158,33 @@ fn calls_at_work_are_answered_when_the_server_stops() {
     assert_eq!(Message::parse(&receive(&socket)).unwrap().payload, b"slow");
 }
 
+/// `tinyfaas invoke`: what it prints, and its exit code.
+fn tinyfaas_invoke(args: &[&str]) -> (Vec<u8>, String, i32) {
+    let out = Command::new(env!("CARGO_BIN_EXE_tinyfaas")).arg("invoke").args(args).output().unwrap();
+    (out.stdout, String::from_utf8(out.stderr).unwrap(), out.status.code().unwrap())
+}
+
+#[test]
+fn our_own_client_calls_in_blocks_both_ways() {
+    let front = Front::start(|config| {
+        config.endpoint.echo = true;
+        config.endpoint.block_szx = 4;
+    });
+    let body = String::from_utf8(long(10_000)).unwrap();
+    let (out, err, code) = tinyfaas_invoke(&[&front.url("echo"), "--data", &body]);
+    assert_eq!((out == body.as_bytes(), &*err, code), (true, "", 0));
+    let (out, err, code) = tinyfaas_invoke(&[&front.url("echo/long/5000?a=b"), "--method", "PUT"]);
+    assert_eq!((out == long(5000), &*err, code), (true, "", 0));
+    assert_eq!(front.calls(), 2);
+    let (_, err, code) = tinyfaas_invoke(&[&front.url("nosuch")]);
+    let text = "tinyfaas: CoAP 4.04: no function of that name: GET /.well-known/core lists those deployed\n";
+    assert_eq!((&*err, code), (text, 4));
+    let (_, err, code) = tinyfaas_invoke(&[&front.url("echo/fail"), "--header", "accept: 50"]);
+    assert_eq!((&*err, code), ("tinyfaas: CoAP 5.00: ValueError: it failed\n", 1));
+    let (out, err, code) = tinyfaas_invoke(&[&front.url("echo/count"), "--async"]);
+    assert_eq!((out.len(), &*err, code), (0, "", 0));
+}
+
 // Other makes.
 
 /// libcoap's client; Debian's package `libcoap3-bin`. A machine without it fails: tests/peers/setup installs it.
