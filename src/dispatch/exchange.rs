@@ -95,16 +95,31 @@ pub(super) async fn connect(lease: &Lease, deadline: Instant) -> Result<Option<S
     }
 }
 
+/// Bytes of a body of unknown length that are held for a handler that may know no chunks, so that its length can be told.
+/// At most as many such bodies are held as handlers have places.
+const HELD: usize = 64 * 1024;
+
 /// Sends `call` over `stream` and reads the head of the reply.
 pub(super) async fn run<'a>(
     stream: Stream,
     lease: Lease,
-    call: Call<'a>,
+    mut call: Call<'a>,
     deadline: Instant,
     buffers: &Buffers,
 ) -> Result<Reply<'a>, Failure> {
+    // Our own handlers listen on sockets and know chunks; one that is reached by TCP may be of another make.
+    let held = match (&mut call.body, &stream) {
+        (Body::Stream(source), Stream::Tcp(_)) if source.length().is_none() => {
+            let late = async {
+                Timer::at(deadline).await;
+                Err(too_late(&lease))
+            };
+            Some(hold(&mut **source).or(late).await?)
+        }
+        _ => None,
+    };
     let mut exchange = Exchange {
-        pump: Some(Pump::new(call, buffers)),
+        pump: Some(Pump::new(call, held, buffers)),
         stream: Some(stream),
         lease: Some(lease),
         buf: buffers.take(),
@@ -120,6 +135,33 @@ pub(super) async fn run<'a>(
         _ => None,
     };
     Ok(Reply { status: head.status, headers: head.headers, length, exchange })
+}
+
+/// The start of a body that was read before it is sent.
+struct Held {
+    bytes: Vec<u8>,
+    complete: bool,
+}
+
+async fn hold(source: &mut (dyn BodyStream + Send)) -> Result<Held, Failure> {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 1024];
+    while bytes.len() < HELD {
+        let n = poll_fn(|cx| source.poll_read(cx, &mut piece)).await.map_err(|e| caller_failure(&e))?;
+        if n == 0 {
+            return Ok(Held { bytes, complete: true });
+        }
+        bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
+    }
+    Ok(Held { bytes, complete: false })
+}
+
+fn caller_failure(e: &io::Error) -> Failure {
+    let kind = match e.kind() {
+        io::ErrorKind::FileTooLarge => FailureKind::TooLarge,
+        _ => FailureKind::BadRequest,
+    };
+    Failure::new(kind, e.to_string())
 }
 
 fn too_late(lease: &Lease) -> Failure {
@@ -323,14 +365,17 @@ enum PumpBody<'a> {
         end: usize,
         chunked: bool,
         done: bool,
+        /// What was read of the body before and not yet put into `buf`.
+        held: Vec<u8>,
     },
 }
 
 impl<'a> Pump<'a> {
-    fn new(call: Call<'a>, buffers: &Buffers) -> Self {
-        let framing = match &call.body {
-            Body::Bytes(bytes) => Framing::Length(bytes.len() as u64),
-            Body::Stream(source) => source.length().map_or(Framing::Chunked, Framing::Length),
+    fn new(call: Call<'a>, held: Option<Held>, buffers: &Buffers) -> Self {
+        let framing = match (&call.body, &held) {
+            (Body::Bytes(bytes), _) => Framing::Length(bytes.len() as u64),
+            (_, Some(Held { bytes, complete: true })) => Framing::Length(bytes.len() as u64),
+            (Body::Stream(source), _) => source.length().map_or(Framing::Chunked, Framing::Length),
         };
         let extra = [
             ("X-Tinyfaas-Method", call.method.name()),
@@ -348,7 +393,8 @@ impl<'a> Pump<'a> {
                 start: 0,
                 end: 0,
                 chunked: framing == Framing::Chunked,
-                done: false,
+                done: held.as_ref().is_some_and(|held| held.complete),
+                held: held.map_or(Vec::new(), |held| held.bytes),
             },
         };
         Self { head, sent: 0, body }
@@ -379,26 +425,27 @@ impl<'a> Pump<'a> {
 impl PumpBody<'_> {
     /// Makes sure that there are bytes to send, where the body has more. `Ready` when it has no more.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, PumpError> {
-        let Self::Stream { source, buf, start, end, chunked, done } = self else { return Ok(Poll::Ready(())) };
-        if *done || start < end {
-            return Ok(if *done { Poll::Ready(()) } else { Poll::Pending });
+        let Self::Stream { source, buf, start, end, chunked, done, held } = self else { return Ok(Poll::Ready(())) };
+        if start < end || (*done && held.is_empty()) {
+            return Ok(if *done && held.is_empty() { Poll::Ready(()) } else { Poll::Pending });
         }
         // Room for the chunk's prefix before the data and its end after it.
         let (before, after) = if *chunked { (chunked::PREFIX, chunked::SUFFIX.len()) } else { (0, 0) };
         let room = buf.len().saturating_sub(before + after);
         let Some(space) = buf.get_mut(before..before + room) else { return Ok(Poll::Pending) };
-        let n = match source.poll_read(cx, space) {
+        let read = if held.is_empty() {
+            source.poll_read(cx, space)
+        } else {
+            let n = held.len().min(space.len());
+            space.iter_mut().zip(held.drain(..n)).for_each(|(to, from)| *to = from);
+            Poll::Ready(Ok(n))
+        };
+        let n = match read {
             Poll::Ready(Ok(n)) => n,
-            Poll::Ready(Err(e)) => {
-                let kind = match e.kind() {
-                    io::ErrorKind::FileTooLarge => FailureKind::TooLarge,
-                    _ => FailureKind::BadRequest,
-                };
-                return Err(PumpError::Caller(Failure::new(kind, e.to_string())));
-            }
+            Poll::Ready(Err(e)) => return Err(PumpError::Caller(caller_failure(&e))),
             Poll::Pending => return Ok(Poll::Pending),
         };
-        *done = n == 0;
+        *done |= n == 0;
         (*start, *end) = (0, before + n + after);
         let filled: &[(usize, &[u8])] = match (*chunked, n) {
             (true, 0) => {
@@ -413,7 +460,7 @@ impl PumpBody<'_> {
                 place.copy_from_slice(bytes);
             }
         }
-        Ok(if *done { Poll::Ready(()) } else { Poll::Pending })
+        Ok(if *done && held.is_empty() { Poll::Ready(()) } else { Poll::Pending })
     }
 
     fn pending(&self) -> &[u8] {

@@ -349,3 +349,42 @@ fn an_early_answer_is_passed_on_although_the_body_was_not_read() {
     });
     assert_eq!((status, body.as_slice()), (413, &b"big"[..]));
 }
+
+#[test]
+fn a_handler_reached_by_tcp_gets_a_small_body_with_its_length_and_a_large_one_in_chunks() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let function = Function::new(Name::parse("f").unwrap(), limits());
+    let address = Address::Tcp(listener.local_addr().unwrap());
+    function.add(Arc::new(Handler::new("h1".into(), address)));
+    let handler = thread::spawn(move || {
+        let mut stream = BufReader::new(listener.accept().unwrap().0);
+        [0, 40_000, 200_000].map(|size| {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                stream.read_line(&mut head).unwrap();
+            }
+            let mut body = vec![0; length(&head)];
+            stream.read_exact(&mut body).unwrap();
+            let mut decoder = crate::wire::chunked::ChunkDecoder::new();
+            while head.contains("transfer-encoding: chunked") && !decoder.is_done() {
+                let (used, data) = decoder.decode(stream.fill_buf().unwrap()).unwrap();
+                body.extend_from_slice(data);
+                stream.consume(used);
+            }
+            stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+            assert!(body.len() == size && body.iter().all(|&b| b == b'x'), "{size}: {}", body.len());
+            head.contains("chunked")
+        })
+    });
+    let dispatch = Dispatch::new(Buffers::default());
+    dispatch.install(Arc::new(function));
+    let headers = Headers::new();
+    block_on(async {
+        for left in [0, 40_000, 200_000] {
+            let mut pieces = Pieces { left, known: false };
+            let reply = dispatch.call(call(&headers, Body::Stream(&mut pieces))).await.unwrap();
+            assert_eq!(collect(reply).await.unwrap(), b"");
+        }
+    });
+    assert_eq!(handler.join().unwrap(), [false, false, true]);
+}
