@@ -40,8 +40,9 @@ impl Dispatch {
     /// Puts `function` into the table. From now on calls of its name go to its handlers; calls that waited for the
     /// function it replaces wait for it. Returns the one it replaces, which takes no more calls: see [`Function::drained`].
     pub fn install(&self, function: Arc<Function>) -> Option<Arc<Function>> {
-        let old = self.table().insert(function.name().as_str().into(), function);
-        if let Some(old) = &old {
+        let old = self.table().insert(function.name().as_str().into(), Arc::clone(&function));
+        // A restored function is installed twice: while it comes up, and when it is active.
+        if let Some(old) = old.as_ref().filter(|old| !Arc::ptr_eq(old, &function)) {
             old.retire();
         }
         old

@@ -205,6 +205,17 @@ fn the_deadline_ends_waiting_for_a_place_and_for_an_answer() {
 }
 
 #[test]
+fn a_function_that_is_installed_again_goes_on_taking_calls() {
+    let fake = Fake::new("again", mirror);
+    let dispatch = Dispatch::new(Buffers::default());
+    let function = fake.function(limits());
+    dispatch.install(Arc::clone(&function));
+    dispatch.install(function);
+    let headers = Headers::new();
+    block_on(async { dispatch.call(call(&headers, Body::Bytes(b"x"))).await.map(drop) }).unwrap();
+}
+
+#[test]
 fn a_handler_that_breaks_is_one_failure_with_a_reason() {
     let broken: [(&str, &[u8]); 5] = [
         ("b1", b""),
