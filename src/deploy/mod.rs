@@ -153,15 +153,18 @@ impl Deployer {
     /// 404 for an unknown name; 409 while it is being deployed; 500 when the state directory cannot be written.
     pub async fn delete(self: &Arc<Self>, name: &Name) -> Result<(), DeployError> {
         let _busy = self.take_name(name)?;
-        let Some(active) = self.active().get(name).cloned() else {
+        if self.dispatch.function(name.as_str()).is_none() {
             let text = format!("no function named {name}: GET /list shows those deployed");
             return Err(DeployError::new(404, text));
-        };
+        }
         let (store, stored) = (Arc::clone(&self.store), name.clone());
         self.blocking("remove the function from", move || store.remove(&stored)).await?;
-        self.active().remove(name);
         self.dispatch.remove(name.as_str());
-        self.retire(&active).await;
+        // None where it waits to be restored: it has no handlers yet.
+        let active = self.active().remove(name);
+        if let Some(active) = active {
+            self.retire(&active).await;
+        }
         log::info!("deleted {name}");
         Ok(())
     }
@@ -171,7 +174,7 @@ impl Deployer {
     /// # Errors
     /// The first error of a [`Deployer::delete`]; the others are deleted all the same.
     pub async fn wipe(self: &Arc<Self>) -> Result<(), DeployError> {
-        let names: Vec<Name> = self.active().keys().cloned().collect();
+        let names = self.dispatch.names();
         let tasks: Vec<_> = names
             .into_iter()
             .map(|name| {
@@ -186,7 +189,12 @@ impl Deployer {
         result
     }
 
-    /// What is deployed, by name.
+    /// The names of what is deployed, those included whose handlers do not run yet.
+    pub fn names(&self) -> Vec<Name> {
+        self.dispatch.names()
+    }
+
+    /// What is deployed and was started, by name.
     pub fn deployments(&self) -> Vec<(Deployment, Arc<Function>)> {
         let mut all: Vec<_> = self.active().values().map(|a| (a.deployment.clone(), Arc::clone(&a.function))).collect();
         all.sort_by(|a, b| a.0.name.cmp(&b.0.name));

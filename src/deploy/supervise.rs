@@ -105,8 +105,12 @@ impl Deployer {
     }
 
     async fn start_one(&self, deployment: &Deployment) -> Result<Arc<Handler>, DeployError> {
-        self.backend.prepare(deployment).await?;
-        let started = self.backend.start(deployment).await?;
+        let started = {
+            // Sixty functions that come back at once would be too much for a board.
+            let _slot = self.slots.acquire().await;
+            self.backend.prepare(deployment).await?;
+            self.backend.start(deployment).await?
+        };
         match self.healthy(&started, deployment).await {
             Ok(handler) => Ok(handler),
             Err(e) => {
@@ -143,6 +147,11 @@ impl Deployer {
             .collect();
         let mut running = self.running().await;
         for (deployment, function) in stored.iter().zip(waiting) {
+            // Waiting for the engine took its time: the function may have been replaced or deleted meanwhile.
+            let current = self.dispatch.function(deployment.name.as_str());
+            if !current.is_some_and(|current| Arc::ptr_eq(&current, &function)) {
+                continue;
+            }
             let mut slots = Vec::new();
             for _ in 0..deployment.threads {
                 slots.push(self.take_over(&mut running, deployment).await);

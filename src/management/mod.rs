@@ -74,9 +74,9 @@ impl Management {
     }
 
     fn list(&self) -> String {
-        self.deployer.deployments().iter().fold(String::new(), |mut text, (deployment, _)| {
+        self.deployer.names().iter().fold(String::new(), |mut text, name| {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{}", deployment.name);
+            let _ = writeln!(text, "{name}");
             text
         })
     }
