@@ -483,3 +483,6 @@ impl From<zip::Error> for DeployError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
