@@ -32,8 +32,11 @@ pub fn level(text: &str) -> Result<LevelFilter, String> {
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Crates below us (hyper, h2, rustls) are of interest only to who hunts a fault in them.
-        metadata.target().starts_with("tinyfaas") || log::max_level() == LevelFilter::Trace
+        // Crates below us (hyper, h2, rustls) are of interest only to who hunts a fault in them. bollard never: it logs what
+        // it sends, and that holds the secrets of functions.
+        let target = metadata.target();
+        let others = log::max_level() == LevelFilter::Trace && !target.starts_with("bollard");
+        others || target.starts_with("tinyfaas")
     }
 
     fn log(&self, record: &Record<'_>) {
