@@ -79,6 +79,7 @@ fn start(args: &[String]) -> Result<Infallible, String> {
     });
     // Before anybody can connect: nobody sees a handler that does not end when told to.
     let signals = Signals::new([Signal::Term]).map_err(|e| format!("cannot wait for signals: {e}"))?;
+    end_with_the_runtime();
     let listener = Listener::open().map_err(|e| format!("cannot listen: {e}"))?;
     let accepting = Arc::clone(&shared);
     thread::Builder::new()
@@ -86,6 +87,16 @@ fn start(args: &[String]) -> Result<Infallible, String> {
         .spawn(move || accept_all(&listener, &accepting))
         .map_err(|e| format!("cannot start a thread: {e}"))?;
     wait_for_end(signals, &shared.children)
+}
+
+/// Where the kernel is to kill us when the runtime dies (the jail asks for that), be told to end instead: killed, we
+/// would leave the children behind.
+fn end_with_the_runtime() {
+    use rustix::process::{Signal, parent_process_death_signal, set_parent_process_death_signal};
+    if let Ok(Some(_)) = parent_process_death_signal() {
+        // Refused, it stays as it was.
+        let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    }
 }
 
 fn concurrency() -> Result<usize, String> {

@@ -12,10 +12,10 @@ use tinyfaas::function::Runtime;
 use tinyfaas::runtimes::{Content, spec};
 
 /// How long anything may take before a test fails; the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder that goes away with its test.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
     fn new() -> Self {
@@ -59,14 +59,14 @@ fn command(runtime: Runtime, folder: &Path) -> Command {
     command
 }
 
-struct Handler {
-    child: Child,
-    folder: Folder,
+pub(super) struct Handler {
+    pub(super) child: Child,
+    pub(super) folder: Folder,
 }
 
 impl Handler {
     /// Starts a handler for a function of these files, with these variables.
-    fn spawn(runtime: Runtime, files: &[(&str, &str)], env: &[(&str, &str)]) -> Self {
+    pub(super) fn spawn(runtime: Runtime, files: &[(&str, &str)], env: &[(&str, &str)]) -> Self {
         let folder = Folder::new();
         for (name, text) in files {
             folder.write(&format!("fn/{name}"), text);
@@ -80,13 +80,13 @@ impl Handler {
     }
 
     /// As [`Handler::spawn`], and waits until it listens.
-    fn start(runtime: Runtime, files: &[(&str, &str)]) -> Self {
+    pub(super) fn start(runtime: Runtime, files: &[(&str, &str)]) -> Self {
         let mut handler = Self::spawn(runtime, files, &[]);
         handler.wait_for("the handler listens", |h| UnixStream::connect(h.folder.0.join("s")).is_ok());
         handler
     }
 
-    fn wait_for(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(super) fn wait_for(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !done(self) {
             assert!(self.child.try_wait().unwrap().is_none(), "{what}: it exited: {}", self.log());
@@ -95,11 +95,11 @@ impl Handler {
         }
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.folder.0.join("log")).unwrap()).into_owned()
     }
 
-    fn connect(&self) -> Client {
+    pub(super) fn connect(&self) -> Client {
         let stream = UnixStream::connect(self.folder.0.join("s")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -107,7 +107,7 @@ impl Handler {
     }
 
     /// One call on a connection of its own.
-    fn call(&self, body: &[u8]) -> Reply {
+    pub(super) fn call(&self, body: &[u8]) -> Reply {
         self.connect().call("", body)
     }
 
@@ -122,7 +122,7 @@ impl Handler {
         }
     }
 
-    fn terminate(&mut self) -> ExitStatus {
+    pub(super) fn terminate(&mut self) -> ExitStatus {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.exit()
@@ -137,30 +137,30 @@ impl Drop for Handler {
 }
 
 #[derive(Debug, PartialEq)]
-struct Reply {
-    status: u16,
+pub(super) struct Reply {
+    pub(super) status: u16,
     /// The head in lower case.
-    head: String,
-    body: Vec<u8>,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
 }
 
 impl Reply {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-struct Client {
-    stream: UnixStream,
+pub(super) struct Client {
+    pub(super) stream: UnixStream,
     rest: Vec<u8>,
 }
 
 impl Client {
-    fn send(&mut self, bytes: &[u8]) {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    fn call(&mut self, headers: &str, body: &[u8]) -> Reply {
+    pub(super) fn call(&mut self, headers: &str, body: &[u8]) -> Reply {
         let head = format!("POST /fn HTTP/1.1\r\nhost: h\r\n{headers}content-length: {}\r\n\r\n", body.len());
         self.send(&[head.as_bytes(), body].concat());
         self.reply()
@@ -173,14 +173,14 @@ impl Client {
         n > 0
     }
 
-    fn take(&mut self, n: usize) -> Vec<u8> {
+    pub(super) fn take(&mut self, n: usize) -> Vec<u8> {
         while self.rest.len() < n {
             assert!(self.fill(), "the connection ended in the middle of a reply");
         }
         self.rest.drain(..n).collect()
     }
 
-    fn line(&mut self) -> String {
+    pub(super) fn line(&mut self) -> String {
         loop {
             if let Some(at) = self.rest.windows(2).position(|w| w == b"\r\n") {
                 let line = self.take(at + 2);
@@ -190,7 +190,7 @@ impl Client {
         }
     }
 
-    fn head(&mut self) -> String {
+    pub(super) fn head(&mut self) -> String {
         let mut head = String::new();
         loop {
             let line = self.line().to_ascii_lowercase();
@@ -202,7 +202,7 @@ impl Client {
         }
     }
 
-    fn reply(&mut self) -> Reply {
+    pub(super) fn reply(&mut self) -> Reply {
         let head = self.head();
         let status = head[9..12].parse().unwrap();
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
@@ -222,7 +222,7 @@ impl Client {
         Reply { status, head, body }
     }
 
-    fn is_closed(&mut self) -> bool {
+    pub(super) fn is_closed(&mut self) -> bool {
         self.rest.is_empty() && !self.fill()
     }
 }
