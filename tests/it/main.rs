@@ -7,6 +7,7 @@ mod binary_handler;
 mod board;
 mod cli;
 mod coap;
+mod coap_fuzz;
 mod docker;
 mod fake_handler;
 mod first_function;
