@@ -90,8 +90,13 @@ impl Story {
         // Without room it stays empty, as a front door would answer with an error.
         let _ = body.extend(&vec![code; length], &self.budget);
         let code = Code([69, 68, 132, 160, 67, 163][usize::from(code % 6)]);
-        let etag = Etag::new(&[code.0; 3]).filter(|_| length % 3 == 0);
-        let answer = Answer { etag, format: Some(0), format_is_default: length % 2 == 0, ..Answer::failure(code, body) };
+        let etag = Etag::new(&[code.0; 3]).filter(|_| length.is_multiple_of(3));
+        let answer = Answer {
+            etag,
+            format: Some(0),
+            format_is_default: length.is_multiple_of(2),
+            ..Answer::failure(code, body)
+        };
         self.server.answer(self.now, &job, answer, &mut Watched::default());
     }
 

@@ -187,12 +187,35 @@ fn our_own_client_calls_in_blocks_both_ways() {
 
 // Other makes.
 
-/// libcoap's client; Debian's package `libcoap3-bin`. A machine without it fails: tests/peers/setup installs it.
+/// Gets the clients of other makes where they are not there yet.
+fn set_up_peers() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let out = Command::new(peers_script("setup")).output().unwrap();
+        assert!(out.status.success(), "tests/peers/setup: {}", String::from_utf8_lossy(&out.stderr));
+    });
+}
+
+pub fn peers_script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+}
+
+/// The Python of the peers' venv.
+pub fn peers_python() -> PathBuf {
+    set_up_peers();
+    let cache = std::env::var_os("TINYFAAS_CACHE")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(&std::env::var_os("HOME").expect("HOME")).join(".cache/tinyfaas"));
+    cache.join("venv-peers/bin/python")
+}
+
+/// libcoap's client: standard output and standard error.
 fn coap_client(args: &[&str]) -> (String, String) {
+    set_up_peers();
     let program = ["coap-client-notls", "coap-client", "coap-client-openssl", "coap-client-gnutls"]
         .into_iter()
         .find(|name| Command::new(name).arg("-h").output().is_ok())
-        .expect("libcoap's coap-client: run tests/peers/setup");
+        .expect("libcoap's coap-client");
     let out = Command::new(program).args(args).output().unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (text(&out.stdout), text(&out.stderr))
@@ -234,21 +257,14 @@ fn libcoap_observes() {
     assert!(out.starts_with("12345"), "{out} {err}");
 }
 
-/// The Python of the peers' venv, where tests/peers/setup put it.
-fn python() -> PathBuf {
-    let cache = std::env::var_os("TINYFAAS_CACHE")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(&std::env::var_os("HOME").expect("HOME")).join(".cache/tinyfaas"));
-    let python = cache.join("venv-peers/bin/python");
-    assert!(python.exists(), "{} is not there: run tests/peers/setup", python.display());
-    python
-}
-
 #[test]
 fn aiocoap_calls_in_blocks_observes_and_sends_non_confirmable() {
     let front = Front::start(|config| config.endpoint.observe_interval = 100);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/aiocoap_client.py");
-    let out = Command::new(python()).arg(script).arg(front.addr.to_string()).output().unwrap();
+    let out = Command::new(peers_python())
+        .arg(peers_script("aiocoap_client.py"))
+        .arg(front.addr.to_string())
+        .output()
+        .unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{stdout}\n{stderr}");
     let lines: Vec<&str> = stdout.lines().collect();

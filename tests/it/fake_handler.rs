@@ -19,7 +19,8 @@ pub struct Fake {
     pub dispatch: Arc<Dispatch>,
     /// Calls that reached the handler.
     pub calls: Arc<AtomicUsize>,
-    path: PathBuf,
+    /// Where the handler listens.
+    pub socket: PathBuf,
 }
 
 impl Fake {
@@ -38,6 +39,12 @@ impl Fake {
                 std::thread::spawn(move || serve(stream, &counter));
             }
         });
+        let dispatch = Self::client_of(path.to_str().unwrap(), names, concurrency);
+        Self { dispatch, calls, socket: path }
+    }
+
+    /// A dispatcher whose functions are served by a handler that listens already.
+    pub fn client_of(socket: &str, names: &[&str], concurrency: usize) -> Arc<Dispatch> {
         let dispatch = Arc::new(Dispatch::new(Buffers::default()));
         for name in names {
             let limits = Limits {
@@ -49,16 +56,16 @@ impl Fake {
                 queue: 1024,
             };
             let function = Function::new(Name::parse(name).unwrap(), limits);
-            function.add(Arc::new(Handler::new("fake".into(), Address::Unix(path.clone()))));
+            function.add(Arc::new(Handler::new("fake".into(), Address::Unix(socket.into()))));
             dispatch.install(Arc::new(function));
         }
-        Self { dispatch, calls, path }
+        dispatch
     }
 }
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 

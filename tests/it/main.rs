@@ -8,6 +8,7 @@ mod board;
 mod cli;
 mod coap;
 mod coap_fuzz;
+mod coap_net;
 mod docker;
 mod fake_handler;
 mod first_function;

@@ -1,0 +1,197 @@
+//! The load: endpoints that each have one request under way.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use tinyfaas::wire::coap::message::{Code, Kind, Message, Token, Writer};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Pattern {
+    Ping,
+    Discovery,
+    /// Function `echo`, 16 bytes there and back.
+    Call,
+    /// libcoap's resource.
+    Time,
+}
+
+/// How it went.
+pub struct Outcome {
+    span: Duration,
+    /// Microseconds of each request, sorted.
+    times: Vec<u32>,
+}
+
+impl Outcome {
+    pub fn rate(&self) -> f64 {
+        self.times.len() as f64 / self.span.as_secs_f64()
+    }
+
+    pub fn count(&self) -> usize {
+        self.times.len().max(1)
+    }
+
+    pub fn p(&self, percent: usize) -> u32 {
+        self.times.get(self.times.len() * percent / 100).copied().unwrap_or_default()
+    }
+}
+
+struct Endpoint {
+    socket: UdpSocket,
+    id: u16,
+    sent: Instant,
+    buf: Vec<u8>,
+}
+
+/// After so long a request is sent again, as the network may lose one.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Endpoint {
+    fn new(bind: SocketAddr, to: SocketAddr, id: u16) -> Self {
+        let socket = UdpSocket::bind(bind).unwrap();
+        socket.connect(to).unwrap();
+        Self { socket, id, sent: Instant::now(), buf: Vec::with_capacity(64) }
+    }
+
+    /// Sends the next request.
+    fn ask(&mut self, pattern: Pattern) {
+        self.id = self.id.wrapping_add(1);
+        let token = Token::new(&self.id.to_be_bytes()).unwrap();
+        match pattern {
+            Pattern::Ping => drop(Writer::new(&mut self.buf, Kind::Con, Code::EMPTY, self.id, &Token::default())),
+            Pattern::Discovery => {
+                Writer::new(&mut self.buf, Kind::Con, Code::GET, self.id, &token)
+                    .option(11, b".well-known")
+                    .option(11, b"core");
+            }
+            Pattern::Call => Writer::new(&mut self.buf, Kind::Con, Code::POST, self.id, &token)
+                .option(11, b"echo")
+                .payload(b"0123456789abcdef"),
+            Pattern::Time => {
+                Writer::new(&mut self.buf, Kind::Con, Code::GET, self.id, &token).option(11, b"time");
+            }
+        }
+        self.sent = Instant::now();
+        self.socket.send(&self.buf).unwrap();
+    }
+
+    /// Whether a datagram is the answer; a separate one is acknowledged.
+    fn is_answer(&self, datagram: &[u8], pattern: Pattern) -> bool {
+        let m = Message::parse(datagram).expect("a message");
+        match m.kind {
+            Kind::Rst => matches!(pattern, Pattern::Ping) && m.id == self.id,
+            Kind::Ack if m.code == Code::EMPTY => false,
+            _ => {
+                if m.kind == Kind::Con {
+                    let [a, b] = m.id.to_be_bytes();
+                    self.socket.send(&[0x60, 0, a, b]).unwrap();
+                }
+                assert_eq!(m.code, Code::CONTENT, "{:?}", String::from_utf8_lossy(m.payload));
+                m.token.as_bytes() == self.id.to_be_bytes()
+            }
+        }
+    }
+}
+
+/// As many requests as go in `span`, one under way for each of `count` endpoints.
+pub fn run(addr: SocketAddr, pattern: Pattern, count: usize, span: Duration) -> Outcome {
+    let base = std::process::id() as u16;
+    let mut endpoints: Vec<Endpoint> = (0..count)
+        .map(|n| {
+            Endpoint::new("127.0.0.1:0".parse().unwrap(), addr, base.wrapping_mul(31).wrapping_add(n as u16 * 997))
+        })
+        .collect();
+    let mut times = Vec::with_capacity(1 << 20);
+    let begun = Instant::now();
+    if count == 1 {
+        blocking(&mut endpoints[0], pattern, begun + span, &mut times);
+    } else {
+        polling(&mut endpoints, pattern, |_| Instant::now() < begun + span, &mut times);
+    }
+    let span = begun.elapsed();
+    times.sort_unstable();
+    Outcome { span, times }
+}
+
+/// One endpoint waits in the kernel, as a client does.
+fn blocking(endpoint: &mut Endpoint, pattern: Pattern, until: Instant, times: &mut Vec<u32>) {
+    let mut buf = [0; 2048];
+    endpoint.socket.set_read_timeout(Some(AGAIN)).unwrap();
+    while Instant::now() < until {
+        endpoint.ask(pattern);
+        loop {
+            match endpoint.socket.recv(&mut buf) {
+                Ok(n) if endpoint.is_answer(&buf[..n], pattern) => break,
+                Ok(_) => {}
+                Err(_) => drop(endpoint.socket.send(&endpoint.buf)),
+            }
+        }
+        times.push(endpoint.sent.elapsed().as_micros() as u32);
+    }
+}
+
+/// Many endpoints are looked at in turn. Returns how many requests were sent again.
+fn polling(
+    endpoints: &mut [Endpoint],
+    pattern: Pattern,
+    mut more: impl FnMut(usize) -> bool,
+    times: &mut Vec<u32>,
+) -> usize {
+    let mut buf = [0; 2048];
+    let (mut again, mut done) = (0, 0);
+    for endpoint in endpoints.iter_mut() {
+        endpoint.socket.set_nonblocking(true).unwrap();
+        endpoint.ask(pattern);
+    }
+    while more(done) {
+        let mut idle = true;
+        for endpoint in endpoints.iter_mut() {
+            match endpoint.socket.recv(&mut buf) {
+                Ok(n) if endpoint.is_answer(&buf[..n], pattern) => {
+                    idle = false;
+                    done += 1;
+                    times.push(endpoint.sent.elapsed().as_micros() as u32);
+                    endpoint.ask(pattern);
+                }
+                Ok(_) => idle = false,
+                Err(_) if endpoint.sent.elapsed() > AGAIN => {
+                    again += 1;
+                    endpoint.sent = Instant::now();
+                    endpoint.socket.send(&endpoint.buf).unwrap();
+                }
+                Err(_) => {}
+            }
+        }
+        if idle {
+            std::thread::yield_now();
+        }
+    }
+    again
+}
+
+/// `requests` calls of `count` endpoints of their own addresses 127.0.PHASE.x; how many were sent again.
+pub fn phase(addr: SocketAddr, phase: usize, count: usize, requests: usize) -> usize {
+    let mut endpoints: Vec<Endpoint> = (0..count)
+        .map(|n| {
+            let ip = [127, 0, 1 + phase as u8, 1 + (n % 250) as u8];
+            Endpoint::new(SocketAddr::from((ip, 0)), addr, (n * 131) as u16)
+        })
+        .collect();
+    polling(&mut endpoints, Pattern::Call, |done| done < requests, &mut Vec::new())
+}
+
+/// Pings until there is an answer.
+pub fn until_it_answers(addr: SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(addr).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    for _ in 0..100 {
+        let _ = socket.send(b"\x40\0\x12\x34");
+        if socket.recv(&mut [0; 64]).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{addr} does not answer");
+}
