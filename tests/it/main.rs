@@ -14,6 +14,7 @@ mod fake_handler;
 mod first_function;
 mod grpc;
 mod grpc_door;
+mod grpc_hostile;
 mod runtimes;
 mod scripted;
 mod smoke;
