@@ -132,6 +132,14 @@ pub struct Config {
     #[argh(option, arg_name = "N", from_str_fn(count), default = "1024")]
     pub max_connections: usize,
 
+    /// largest gRPC message, in either direction; default 1Mi
+    #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "MI")]
+    pub grpc_max_message: u64,
+
+    /// time a gRPC connection may be without a call; default 5m
+    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(300)")]
+    pub grpc_idle_timeout: Duration,
+
     /// functions deployed at once; default 256
     #[argh(option, arg_name = "N", from_str_fn(count), default = "256")]
     pub max_functions: usize,

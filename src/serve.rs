@@ -26,8 +26,8 @@ use crate::store::Store;
 use crate::worker::Workers;
 
 /// Bytes of bodies that are held whole, of all calls in flight together: those of CoAP, of gRPC, and of asynchronous
-/// calls.
-const BODIES: usize = 2 * 1024 * 1024;
+/// calls. A gRPC call holds its question until it has its answer, so this is more than twice the largest message.
+const BODIES: usize = 4 * 1024 * 1024;
 /// Management connections at once: people and scripts, not sensors.
 const MANAGEMENT_CONNECTIONS: usize = 32;
 
@@ -93,6 +93,14 @@ impl Server {
             let (dispatch, budget) = (Arc::clone(&self.dispatch), self.budget.clone());
             running.push(self.executor.spawn(coap.serve(self.executor, dispatch, budget, self.shutdown.clone())));
         }
+        if let Some(addr) = self.config.grpc.addr() {
+            let (listener, port) = listen("grpc", addr)?;
+            doors.push(("grpc", port));
+            let (dispatch, budget) = (Arc::clone(&self.dispatch), self.budget.clone());
+            let (config, shutdown) = (self.grpc_config(), self.shutdown.clone());
+            let served = front::grpc::serve(listener, config, self.executor, dispatch, budget, shutdown);
+            running.push(self.executor.spawn(served));
+        }
         let (listener, port) = listen("management", self.config.management)?;
         let settings = self.management_settings(doors);
         let management = Management::new(Arc::clone(&self.deployer), store, workers, settings);
@@ -138,6 +146,18 @@ impl Server {
         config.endpoint.echo = self.config.coap_echo;
         config.endpoint.observe_interval = self.config.coap_observe_interval.as_millis() as u64;
         config
+    }
+
+    fn grpc_config(&self) -> front::grpc::Config {
+        front::grpc::Config {
+            connections: self.config.max_connections,
+            message: usize::try_from(self.config.grpc_max_message).unwrap_or(usize::MAX),
+            handshake_timeout: self.config.head_timeout,
+            idle_timeout: self.config.grpc_idle_timeout,
+            body_timeout: self.config.body_timeout,
+            grace: self.config.grace,
+            ..front::grpc::Config::default()
+        }
     }
 
     fn http_bounds(&self, connections: usize, max_body: u64) -> http_server::Bounds {

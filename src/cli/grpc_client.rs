@@ -1,10 +1,10 @@
 //! A gRPC client for `tinyfaas invoke grpc://…`, and for our own tests and benches.
 //!
-//! It knows `TinyFaaS/Request` and gives back what the server said; what that means for a command is not here.
+//! It knows `TinyFaaS/Request` alone; [`invoke`] says what its outcome means for a command.
 
 use std::future::poll_fn;
 use std::io;
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use async_io::{Async, Timer};
@@ -16,6 +16,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, StatusCode, Version};
 use prost::Message;
 
+use super::error::{Error, ErrorKind};
 use crate::h2_socket::Socket;
 use crate::wire::grpc::descriptor::TINYFAAS;
 use crate::wire::grpc::frame::MessageDecoder;
@@ -27,9 +28,55 @@ use crate::wire::headers::Headers;
 /// Bytes that the server may send ahead.
 const WINDOW: u32 = 64 * 1024;
 /// Bytes of a message that are taken from a server.
-const MESSAGE_MAX: usize = 64 << 20;
+pub const MESSAGE_MAX: usize = 64 << 20;
 /// Bytes of header fields that are taken from a server.
 const HEADER_LIST_MAX: u32 = 32 * 1024;
+
+/// How long a server may take for an answer; it has its own bound, which is shorter.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long a server may take to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Calls a function and returns its answer.
+///
+/// # Errors
+/// What the command ends with: no connection, no such function, or the function's or the server's error.
+pub(super) fn invoke(host: &str, port: u16, function: &str, body: Vec<u8>, metadata: &Headers) -> Result<Bytes, Error> {
+    let brackets = if host.contains(':') { ("[", "]") } else { ("", "") };
+    let authority = format!("{}{host}{}:{port}", brackets.0, brackets.1);
+    let stream = connect(host, port, &authority)?;
+    let broke = |e: io::Error| Error::unreachable(format!("the connection to {authority} broke: {e}"));
+    let work = async {
+        let (client, connection) = Client::new(Async::new(stream).map_err(broke)?, &authority).await.map_err(broke)?;
+        let moving = async {
+            let why = connection.await.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+            Err(broke(why))
+        };
+        let call = async { client.call(function, body.into(), metadata, Some(ANSWER_TIMEOUT)).await.map_err(broke) };
+        call.or(moving).await
+    };
+    let status = match async_io::block_on(work)?.payload() {
+        Ok(payload) => return Ok(payload),
+        Err(status) => status,
+    };
+    let kind = match status.code {
+        Code::NotFound => ErrorKind::NotFound,
+        _ => ErrorKind::Failed,
+    };
+    Err(Error::new(kind, format!("{}: {}", status.code.name(), status.message)))
+}
+
+fn connect(host: &str, port: u16, authority: &str) -> Result<TcpStream, Error> {
+    let addrs = (host, port).to_socket_addrs().map_err(|e| Error::unreachable(format!("cannot find {host}: {e}")))?;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for addr in addrs {
+        match TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = e,
+        }
+    }
+    Err(Error::unreachable(format!("cannot reach {authority}: {last} (is tinyfaas running there?)")))
+}
 
 /// A connection to a server; each call is a stream of it.
 #[derive(Clone)]

@@ -11,10 +11,11 @@ use argh::FromArgs;
 use super::board::Board;
 use super::coap_client::{self, ClientError};
 use super::error::{Error, ErrorKind};
+use super::grpc_client;
 use super::http_client::{Body, Request};
 use super::output::{copy, harmless};
 use super::url::{Url, encode};
-use crate::config::HTTP_PORT;
+use crate::config::{GRPC_PORT, HTTP_PORT};
 use crate::function::Name;
 use crate::wire::coap::{Code, format};
 use crate::wire::headers::{Headers, is_token};
@@ -39,7 +40,8 @@ const URL_PORT: u16 = 80;
     help_triggers("-h", "--help"),
     example = "{command_name} hello --data world\n\
                {command_name} hello - < readings.csv\n\
-               {command_name} http://board:8000/hello --method PUT --file photo.jpg"
+               {command_name} http://board:8000/hello --method PUT --file photo.jpg\n\
+               {command_name} grpc://board/hello --data world"
 )]
 pub(super) struct Invoke {
     /// the function's name, or a URL of it; instead of a second one, - sends standard input
@@ -89,7 +91,7 @@ impl Invoke {
         match url.scheme.as_str() {
             "http" => self.over_http(&url),
             "coap" => self.over_coap(&url),
-            "grpc" => Err(Error::usage(format!("invoke over {} is not built yet: use http://", url.scheme))),
+            "grpc" => self.over_grpc(&url),
             other => Err(Error::usage(format!("unknown scheme {other:?}: use http, coap or grpc"))),
         }
     }
@@ -149,6 +151,7 @@ impl Invoke {
         copy(|buf| answer.read(buf))
     }
 
+<<<<<<< HEAD
     fn over_coap(&self, url: &Url) -> Result<(), Error> {
         let body = self.whole_body(COAP_BODY)?;
         let code = match self.method.as_deref() {
@@ -194,6 +197,25 @@ impl Invoke {
         number
             .map(Some)
             .ok_or_else(|| Error::usage(format!("CoAP has no number for {value:?}: give the number itself")))
+=======
+    fn over_grpc(&self, url: &Url) -> Result<(), Error> {
+        let name = url.target.trim_start_matches('/');
+        Name::parse(name)
+            .map_err(|e| Error::usage(format!("{e}; a gRPC call has the address grpc://HOST:PORT/NAME")))?;
+        if self.method.is_some() || self.no_wait {
+            return Err(Error::usage("--method and --async are for http:// alone: a gRPC call has neither"));
+        }
+        let body = self.whole_body(grpc_client::MESSAGE_MAX)?;
+        let mut headers = Headers::new();
+        for (name, value) in &self.header {
+            // HTTP/2 knows no capital letters in names (RFC 9113 §8.2).
+            let name = name.to_ascii_lowercase();
+            headers.push(&name, value.as_bytes()).map_err(|e| Error::usage(format!("--header: {e}")))?;
+        }
+        let answer = grpc_client::invoke(&url.host, url.port.unwrap_or(GRPC_PORT), name, body, &headers)?;
+        let mut rest = &answer[..];
+        copy(|buf| io::Read::read(&mut rest, buf).map_err(|e| Error::failed(e.to_string())))
+>>>>>>> 581a3a4 (serve opens the gRPC front door; tinyfaas invoke grpc://)
     }
 
     /// What is sent.

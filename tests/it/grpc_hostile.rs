@@ -530,19 +530,21 @@ fn trailers_of_a_question_are_passed_over_and_bad_ones_refused() {
     let head = frame(HEADERS, END_HEADERS, 1, &request_block(&[]));
     let mut block = Vec::new();
     field(&mut block, b"x-late", b"1");
-    // h2 drops pseudo header fields here; no trailer has a meaning to us.
-    field(&mut block, b":path", b"/elsewhere");
     let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
     peer.send(&[head, frame(DATA, 0, 1, &question("echo", b"x")), trailers].concat());
     assert_eq!(peer.end_of(1), End::Answered);
 
-    // Trailers that do not end the stream, RFC 9113 §8.1.
-    let mut peer = Peer::connect(&door);
-    let head = frame(HEADERS, END_HEADERS, 1, &request_block(&[]));
-    let data = frame(DATA, 0, 1, &question("echo", b"x"));
-    peer.send(&[head, data, frame(HEADERS, END_HEADERS, 1, &block)].concat());
-    let end = peer.end_of(1);
-    assert!(matches!(end, End::Reset(PROTOCOL_ERROR) | End::Closed(Some(PROTOCOL_ERROR))), "{end:?}");
+    // Trailers that do not end the stream, and a pseudo header field behind others: RFC 9113 §8.1 and §8.3.
+    let mut pseudo = block.clone();
+    field(&mut pseudo, b":path", b"/elsewhere");
+    for (flags, block) in [(END_HEADERS, &block), (END_HEADERS | END_STREAM, &pseudo)] {
+        let mut peer = Peer::connect(&door);
+        let head = frame(HEADERS, END_HEADERS, 1, &request_block(&[]));
+        let data = frame(DATA, 0, 1, &question("echo", b"x"));
+        peer.send(&[head, data, frame(HEADERS, flags, 1, block)].concat());
+        let end = peer.end_of(1);
+        assert!(matches!(end, End::Reset(PROTOCOL_ERROR) | End::Closed(Some(PROTOCOL_ERROR))), "{end:?}");
+    }
     assert_well(&door);
 }
 

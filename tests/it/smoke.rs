@@ -1,5 +1,7 @@
 //! The main path on each backend, end to end.
 
+use std::process::Command;
+
 use crate::board::{Backend, Board};
 
 #[test]
@@ -14,4 +16,20 @@ fn a_function_is_deployed_called_listed_and_deleted() {
         assert_eq!(board.manage("GET", "/list", b"").text(), "");
         assert_eq!(board.call("echo", b"hello").status, 404);
     }
+}
+
+#[test]
+fn a_function_is_called_over_grpc_by_the_command() {
+    let board = Board::start(Backend::Process, &[]);
+    board.deploy("echo", "python3", 1, &[("fn.py", "def fn(input):\n    return 'got ' + str(input)\n")]);
+    let invoke = |name: &str| {
+        let url = format!("grpc://{}/{name}", board.grpc.unwrap());
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tinyfaas")).args(["invoke", &url, "--data", "hi"]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(invoke("echo"), (Some(0), "got hi".into(), String::new()));
+    let (code, out, error) = invoke("nobody");
+    assert_eq!((code, out.as_str()), (Some(4), ""));
+    assert!(error.contains("NOT_FOUND: no function named"), "{error}");
 }
