@@ -22,6 +22,8 @@ pub trait Meter {
     fn received(&self, bytes: &[u8]);
     /// So many bytes were sent.
     fn sent(&self, n: usize);
+    /// Bytes wait until the peer reads on.
+    fn stalled(&self);
 }
 
 /// Sees nothing.
@@ -33,6 +35,8 @@ impl Meter for () {
     fn received(&self, _: &[u8]) {}
 
     fn sent(&self, _: usize) {}
+
+    fn stalled(&self) {}
 }
 
 /// A connection's socket.
@@ -48,6 +52,16 @@ impl<M> Socket<M> {
     /// A socket whose traffic `meter` sees.
     pub fn new(stream: Async<TcpStream>, meter: M) -> Self {
         Self { stream, meter, read: READ_MIN }
+    }
+}
+
+impl<M: Meter> Socket<M> {
+    fn count(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(n)) => self.meter.sent(*n),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.meter.stalled(),
+        }
     }
 }
 
@@ -73,9 +87,9 @@ impl<M: Meter + Unpin> AsyncRead for Socket<M> {
 impl<M: Meter + Unpin> AsyncWrite for Socket<M> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let n = futures_lite::ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
-        this.meter.sent(n);
-        Poll::Ready(Ok(n))
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.count(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -84,9 +98,9 @@ impl<M: Meter + Unpin> AsyncWrite for Socket<M> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let n = futures_lite::ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
-        this.meter.sent(n);
-        Poll::Ready(Ok(n))
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.count(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

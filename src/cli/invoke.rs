@@ -151,7 +151,6 @@ impl Invoke {
         copy(|buf| answer.read(buf))
     }
 
-<<<<<<< HEAD
     fn over_coap(&self, url: &Url) -> Result<(), Error> {
         let body = self.whole_body(COAP_BODY)?;
         let code = match self.method.as_deref() {
@@ -197,7 +196,8 @@ impl Invoke {
         number
             .map(Some)
             .ok_or_else(|| Error::usage(format!("CoAP has no number for {value:?}: give the number itself")))
-=======
+    }
+
     fn over_grpc(&self, url: &Url) -> Result<(), Error> {
         let name = url.target.trim_start_matches('/');
         Name::parse(name)
@@ -214,8 +214,7 @@ impl Invoke {
         }
         let answer = grpc_client::invoke(&url.host, url.port.unwrap_or(GRPC_PORT), name, body, &headers)?;
         let mut rest = &answer[..];
-        copy(|buf| io::Read::read(&mut rest, buf).map_err(|e| Error::failed(e.to_string())))
->>>>>>> 581a3a4 (serve opens the gRPC front door; tinyfaas invoke grpc://)
+        copy(|buf| rest.read(buf).map_err(|e| Error::failed(e.to_string())))
     }
 
     /// What is sent.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use async_executor::{Executor, StaticExecutor};
+use async_executor::Executor;
 use async_io::{Async, block_on};
 use bytes::Bytes;
 use tinyfaas::budget::Budget;
@@ -33,7 +33,6 @@ pub struct Door {
     shutdown: Shutdown,
     thread: Option<JoinHandle<()>>,
     sockets: Vec<PathBuf>,
-    executor: &'static StaticExecutor,
 }
 
 /// What a handler was asked: its head and body.
@@ -55,7 +54,7 @@ impl Door {
         let dispatch = Arc::new(Dispatch::new(Buffers::default()));
         let served = grpc::serve(listener, config, executor, Arc::clone(&dispatch), budget.clone(), shutdown.clone());
         let thread = Some(thread::spawn(move || block_on(executor.run(served))));
-        Self { address, budget, dispatch, shutdown, thread, sockets: Vec::new(), executor }
+        Self { address, budget, dispatch, shutdown, thread, sockets: Vec::new() }
     }
 
     /// Installs a function whose handler answers with what `script` makes of each question: whole HTTP answers. An
@@ -91,7 +90,8 @@ impl Door {
         block_on(async {
             let stream = Async::<std::net::TcpStream>::connect(address).await.unwrap();
             let (client, connection) = Client::new(stream, &address.to_string()).await.unwrap();
-            self.executor.spawn(connection).detach();
+            // On a thread of its own: it goes on when the door is closed.
+            thread::spawn(move || block_on(connection));
             client
         })
     }

@@ -155,7 +155,12 @@ impl<'a> Driver<'a> {
 
     /// Does what is due and says when to look again.
     fn look_at_the_clock(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Instant, End> {
-        let Config { idle_timeout, keepalive, keepalive_timeout, grace, .. } = self.door.config;
+        let Config { idle_timeout, keepalive, keepalive_timeout, body_timeout, grace, .. } = self.door.config;
+        // Frames that wait to be sent hold memory, whether or not their streams are still there.
+        if self.peer.stalled_since().is_some_and(|since| now >= since + body_timeout) {
+            log::debug!("gRPC: closed a connection whose peer does not read");
+            return Err(End::Abrupt(Reason::NO_ERROR));
+        }
         if let Some(begun) = self.draining {
             let end = begun + grace;
             return if now >= end { Err(End::Abrupt(Reason::NO_ERROR)) } else { Ok(end) };

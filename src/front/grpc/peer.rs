@@ -18,6 +18,8 @@ pub(super) struct Peer {
     flooded: AtomicBool,
     /// Microseconds after `accepted` at which bytes came last.
     heard: AtomicU64,
+    /// Microseconds after `accepted` since when nothing can be sent; [`FLOWING`] while bytes leave.
+    stalled: AtomicU64,
     /// Microseconds after `accepted` at which the last stream ended.
     idle_since: AtomicU64,
     /// Streams that are being answered.
@@ -26,6 +28,9 @@ pub(super) struct Peer {
     /// Notified when the connection has to look at [`Peer::take_eviction`] or at the wish to stop.
     pub(super) wake: Event,
 }
+
+/// Bytes can be sent.
+const FLOWING: u64 = u64::MAX;
 
 /// A stream that is being answered; ends when dropped.
 #[derive(Debug)]
@@ -39,6 +44,7 @@ impl Peer {
             meter: Mutex::new(FloodMeter::new(accepted)),
             flooded: AtomicBool::new(false),
             heard: AtomicU64::new(0),
+            stalled: AtomicU64::new(FLOWING),
             idle_since: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             evicted: AtomicBool::new(false),
@@ -54,6 +60,12 @@ impl Peer {
     /// When bytes came last.
     pub(super) fn heard(&self) -> Instant {
         self.accepted + Duration::from_micros(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Since when bytes wait for the peer to read on; `None` while they leave.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let stalled = self.stalled.load(Ordering::Relaxed);
+        (stalled != FLOWING).then(|| self.accepted + Duration::from_micros(stalled))
     }
 
     /// Since when there is no stream; `None` while there is one, or when the connection is being closed for another.
@@ -99,7 +111,14 @@ impl Meter for Arc<Peer> {
     }
 
     fn sent(&self, n: usize) {
+        self.stalled.store(FLOWING, Ordering::Relaxed);
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).sent(n);
+    }
+
+    fn stalled(&self) {
+        let now = self.micros(Instant::now());
+        // Where it was stalled already, the first time counts.
+        let _ = self.stalled.compare_exchange(FLOWING, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
