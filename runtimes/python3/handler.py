@@ -74,7 +74,11 @@ class LateSite:
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        sys.meta_path.remove(cls)
+        try:
+            sys.meta_path.remove(cls)
+        except ValueError:
+            # Another thread is at it too; doing it twice does no harm.
+            pass
         import site
         before = len(sys.path)
         site.main()
@@ -175,7 +179,7 @@ class Connection:
             head.append("%s: %s\r\n" % (name, value))
         if status == 204 or status == 304:
             body = b""
-        if status != 204:
+        else:
             head.append("content-length: %d\r\n" % len(body))
         head.append("\r\n" if keep else "connection: close\r\n\r\n")
         head = "".join(head).encode("latin-1")
@@ -293,7 +297,7 @@ def to_reply(result):
     elif isinstance(result, (bytes, bytearray, memoryview)):
         body, kind = bytes(result), "application/octet-stream"
     else:
-        raise TypeError("fn returned %s: return str, bytes or None" % type(result).__name__)
+        raise TypeError("fn returned %s: return str, bytes, None or a tuple (body, status, headers)" % type(result).__name__)
     fields = []
     for name, value in (extra.items() if hasattr(extra, "items") else extra or ()):
         value = str(value).strip(" \t")
@@ -455,6 +459,8 @@ class Server:
 
     def start(self):
         self.threads = self.waiting = 1
+        # A terminal's Ctrl-C ends it, and is no exception in whatever the main thread does.
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         _thread.stack_size(STACK)
         if posix.getpid() != 1:
             self.run()

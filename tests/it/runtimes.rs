@@ -76,7 +76,9 @@ impl Handler {
         command.env("TINYFAAS_SOCKET", folder.0.join("s")).env("TINYFAAS_FUNCTION_DIR", folder.0.join("fn"));
         command.envs(env.iter().copied()).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        Self { child: command.spawn().unwrap(), folder }
+        let child =
+            command.spawn().unwrap_or_else(|e| panic!("{:?}, which this test needs: {e}", command.get_program()));
+        Self { child, folder }
     }
 
     /// As [`Handler::spawn`], and waits until it listens.
@@ -522,6 +524,7 @@ fn node_sends_strings_buffers_objects_and_streams() {
             case 'stray': setImmediate(() => { throw new Error('astray'); }); return res.send('sent');
             case 'reject': return Promise.reject(new Error('rejected'));
             case 'throw': throw 'thrown text';
+            case 'late': res.send('sent'); throw new Error('too late');
             case 'unhandled': Promise.reject(new Error('nobody')); return res.send('sent');
         }
     };";
@@ -541,8 +544,34 @@ fn node_sends_strings_buffers_objects_and_streams() {
     assert_eq!((call("reject").status, call("reject").text()), (500, "rejected".into()));
     assert_eq!((call("throw").status, call("throw").text()), (500, "thrown text".into()));
     assert_eq!(call("unhandled").text(), "sent");
+    assert_eq!(call("late").text(), "sent");
     assert_eq!(call("string").text(), "text");
     assert!(handler.log().contains("astray") && handler.log().contains("nobody"), "{}", handler.log());
+    assert!(handler.log().contains("too late"), "{}", handler.log());
+}
+
+#[test]
+fn node_gives_memory_back_after_long_bodies() {
+    // 20 MiB as bytes, as text and as bytes again, three times: without help node keeps over 200 MB.
+    let text = "if (globalThis.gc) throw new Error('gc shows');\nmodule.exports = (req, res) => res.send(req.body);\n";
+    let mut handler = Handler::start(Runtime::Nodejs, &[("index.js", text)]);
+    let body = vec![b'x'; 20 * 1024 * 1024];
+    for _ in 0..3 {
+        assert_eq!(handler.call(&body).body.len(), body.len());
+    }
+    handler.wait_for("the memory is given back", |h| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", h.child.id())).unwrap();
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap() < 110_000
+    });
+}
+
+#[test]
+fn python_says_what_may_be_returned() {
+    let handler = Handler::start(Runtime::Python3, &[("fn.py", "def fn(input): return 3\n")]);
+    let reply = handler.call(b"");
+    let expected = "TypeError: fn returned int: return str, bytes, None or a tuple (body, status, headers)";
+    assert_eq!((reply.status, reply.text().as_str()), (500, expected));
 }
 
 #[test]
