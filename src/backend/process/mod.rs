@@ -251,6 +251,15 @@ impl Process {
         Some(user)
     }
 
+    /// Lets another function have the user of this one, unless another version of it is there.
+    fn free_user(&self, name: &Name) {
+        let prefix = format!("{name}-");
+        let versions = fs::read_dir(&self.config.run_dir).into_iter().flatten().flatten();
+        if !versions.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+            self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        }
+    }
+
     /// Makes the function's folder its user's to write, or only to read.
     fn own(&self, dir: &Path, deployment: &Deployment, writable: bool) -> Result<(), BackendError> {
         let failed = |e: io::Error| engine(format!("cannot make {} readable: {e}", dir.display()));
@@ -315,6 +324,7 @@ impl Backend for Process {
     fn forget<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(async {
             self.remove(self.function_dir(deployment)).await;
+            self.free_user(&deployment.name);
             Ok(())
         })
     }
