@@ -72,17 +72,25 @@ class Gone(Exception):
 class LateSite:
     """Last of the module finders: what is not found without site-packages is looked for with them."""
 
+    # Threads that miss a module at the same time wait for the first one to load site. Not forever: what site loads may wait for theirs.
+    lock = _thread.RLock()
+    PATIENCE = 5  # seconds
+    state = "absent"
+
     @classmethod
     def find_spec(cls, name, path=None, target=None):
+        locked = cls.lock.acquire(timeout=cls.PATIENCE)
         try:
-            sys.meta_path.remove(cls)
-        except ValueError:
-            # Another thread is at it too; doing it twice does no harm.
-            pass
-        import site
-        before = len(sys.path)
-        site.main()
-        if path is not None or len(sys.path) == before:
+            if cls.state == "absent":
+                cls.state = "loading"
+                import site
+                site.main()
+                sys.meta_path.remove(cls)
+                cls.state = "loaded"
+        finally:
+            if locked:
+                cls.lock.release()
+        if path is not None or cls.state == "loading":
             return None
         for finder in sys.meta_path:
             spec = finder.find_spec(name, path, target)
