@@ -45,11 +45,10 @@ const RESERVED: u8 = 0xe0;
 /// [`GzipError`]; nothing is kept then.
 pub fn unpack(input: &[u8], max: usize, room: &mut dyn FnMut(usize) -> bool) -> Result<Vec<u8>, GzipError> {
     let mut out = Vec::new();
+    let mut rest = skip_header(input)?;
     let mut inflater = Box::<DecompressorOxide>::default();
-    let mut rest = input;
     loop {
         let start = out.len();
-        rest = skip_header(rest)?;
         inflater.init();
         let (used, filled) = inflate(&mut inflater, rest, &mut out, start, max, room)?;
         if filled > max {
@@ -60,6 +59,7 @@ pub fn unpack(input: &[u8], max: usize, room: &mut dyn FnMut(usize) -> bool) -> 
         if rest.is_empty() {
             return Ok(out);
         }
+        rest = skip_header(rest)?;
     }
 }
 
@@ -101,10 +101,14 @@ fn grow(out: &mut Vec<u8>, max: usize, room: &mut dyn FnMut(usize) -> bool) -> R
     if more == 0 {
         return Err(GzipError::TooLarge(max));
     }
-    if !room(more) {
-        return Err(GzipError::NoRoom);
+    // What a member before this one left unused is paid for already.
+    let new = (out.len() + more).saturating_sub(out.capacity());
+    if new > 0 {
+        if !room(new) {
+            return Err(GzipError::NoRoom);
+        }
+        out.reserve_exact(more);
     }
-    out.reserve_exact(more);
     out.resize(out.len() + more, 0);
     Ok(())
 }
