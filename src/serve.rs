@@ -76,6 +76,8 @@ async fn serve(config: Config, executor: &'static StaticExecutor) -> Result<(), 
 
 impl Server {
     async fn run(&self, signals: &mut Signals, store: Arc<Store>, workers: Workers) -> Result<(), String> {
+        // Before a door opens: a stored function is known from the first call on.
+        let stored = self.deployer.load().await.map_err(|e| e.to_string())?;
         let mut doors = Vec::new();
         let mut running = Vec::new();
         if let Some(addr) = self.config.http.addr() {
@@ -109,9 +111,7 @@ impl Server {
         log::debug!("management listens on port {port}");
 
         let restore = async {
-            if let Err(e) = self.deployer.restore().await {
-                log::error!("stored functions are not restored: {e}");
-            }
+            self.deployer.restore(stored).await;
             futures_lite::future::pending().await
         };
         let signal = async { signals.next().await };

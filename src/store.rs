@@ -76,14 +76,10 @@ impl Store {
         for (folder, mode) in [("", 0o711), ("functions", 0o700), ("spool", 0o700), ("run", 0o711)] {
             DirBuilder::new().recursive(true).mode(mode).create(dir.join(folder)).map_err(|e| failed("make", e))?;
         }
-        let lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.join("lock"))
-            .map_err(|e| failed("write", e))?;
+        let lock = dir.join("lock");
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&lock).map_err(|e| failed("write", e))?;
+        // Not kept open for writing: that would keep its file system from being remounted read-only.
+        let lock = File::open(&lock).map_err(|e| failed("read", e))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -61,11 +61,15 @@ pub struct Deployer {
     bounds: Bounds,
     zip_bounds: zip::Bounds,
     slots: Semaphore,
+    /// For handlers that are started again: not those of deployments, which may wait long for an installation.
+    starts: Semaphore,
     active: Mutex<HashMap<Name, Arc<Active>>>,
     /// Names that are being deployed or deleted.
     busy: Mutex<HashSet<Name>>,
     /// Versions that drain.
     retiring: Mutex<Vec<Task<()>>>,
+    /// Told when stored functions are back.
+    restored: Shutdown,
 }
 
 /// One version of a function with the tasks that keep its handlers running.
@@ -75,9 +79,11 @@ struct Active {
     /// Asks the supervisors to let their calls finish, stop their handlers and end.
     retire: Shutdown,
     supervisors: Mutex<Vec<Task<()>>>,
+    /// Held by whoever prepares this version.
+    preparing: async_lock::Mutex<()>,
 }
 
-/// Keeps a name to one deployment or deletion at a time.
+/// Keeps a name to one deployment, deletion or restoration at a time.
 struct Busy<'d> {
     deployer: &'d Deployer,
     name: Name,
@@ -102,9 +108,11 @@ impl Deployer {
             bounds,
             zip_bounds: zip::Bounds::default(),
             slots: Semaphore::new(AT_ONCE),
+            starts: Semaphore::new(AT_ONCE),
             active: Mutex::default(),
             busy: Mutex::default(),
             retiring: Mutex::default(),
+            restored: Shutdown::new(),
         }
     }
 
@@ -122,6 +130,7 @@ impl Deployer {
                 format!("{most} functions are deployed already (--max-functions): delete one first"),
             ));
         }
+        self.until_restored().await?;
         let _slot = self.slots.acquire().await;
         let (spool, mut deployment) = self.check(request, spool).await?;
         let (name, digest) = (deployment.name.clone(), deployment.digest.clone());
@@ -365,7 +374,13 @@ impl Deployer {
         let name = deployment.name.clone();
         self.dispatch.install(Arc::clone(&function));
         let retire = Shutdown::new();
-        let active = Arc::new(Active { deployment, function, retire, supervisors: Mutex::default() });
+        let active = Arc::new(Active {
+            deployment,
+            function,
+            retire,
+            supervisors: Mutex::default(),
+            preparing: async_lock::Mutex::default(),
+        });
         let tasks = slots.into_iter().map(|handler| {
             let (deployer, active) = (Arc::clone(self), Arc::clone(&active));
             self.executor.spawn(async move { deployer.supervise(active, handler).await })
@@ -409,7 +424,7 @@ impl Deployer {
 
     fn take_name(&self, name: &Name) -> Result<Busy<'_>, DeployError> {
         if !lock(&self.busy).insert(name.clone()) {
-            let text = format!("{name} is being deployed or deleted right now: try again when that is done");
+            let text = format!("{name} is being deployed, deleted or restored right now: try again when that is done");
             return Err(DeployError::new(409, text));
         }
         Ok(Busy { deployer: self, name: name.clone() })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures_lite::FutureExt;
 
-use super::{Active, DeployError, Deployer};
+use super::{Active, Busy, DeployError, Deployer};
 use crate::backend::{BackendErrorKind, Found};
 use crate::dispatch::{Function, Handler};
 use crate::function::Deployment;
@@ -16,6 +16,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A handler that ran for so long did not fail at its start: the next pause is the first one again.
 const STABLE: Duration = Duration::from_secs(60);
+
+/// How long a handler may leave `/health` unanswered after a call that it did not answer. Far longer than a busy
+/// handler on a slow board needs: what replaces it costs all calls that it has.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Functions that were deployed when the runtime last ran, not yet [restored](Deployer::restore).
+pub struct Stored<'d>(Vec<(Deployment, Arc<Function>, Busy<'d>)>);
 
 /// A pause that doubles.
 struct BackOff(Duration);
@@ -54,11 +61,15 @@ impl Deployer {
                 current.broken().await;
                 Some("it does not listen any more".to_owned())
             };
+            let silent = async {
+                self.lost(&active.function, &current).await;
+                Some("it does not answer /health any more".to_owned())
+            };
             let retired = async {
                 active.retire.begun().await;
                 None
             };
-            let how = ended.or(broken).or(retired).await;
+            let how = ended.or(broken).or(silent).or(retired).await;
             if how.is_none() {
                 self.drain(&active.function).await;
             }
@@ -74,6 +85,18 @@ impl Deployer {
             if since.elapsed() >= STABLE {
                 back_off = BackOff::new();
             }
+        }
+    }
+
+    /// Completes when a call made it doubtful that the handler is well and the handler does not say so either. Asked only
+    /// then: a handler that nobody calls costs nothing.
+    async fn lost(&self, function: &Function, handler: &Handler) {
+        loop {
+            handler.doubted().await;
+            if super::health::wait(std::slice::from_ref(handler.address()), Instant::now() + SILENCE).await.is_none() {
+                return;
+            }
+            function.readmit(handler);
         }
     }
 
@@ -93,7 +116,7 @@ impl Deployer {
                 return None;
             }
             // Not raced with the retirement: a handler that is being started has to be known, to be stopped again.
-            match self.start_one(&active.deployment).await {
+            match self.start_one(active).await {
                 Ok(handler) => return Some(handler),
                 Err(e) if e.text == told => log::debug!("{e}"),
                 Err(e) => {
@@ -104,10 +127,13 @@ impl Deployer {
         }
     }
 
-    async fn start_one(&self, deployment: &Deployment) -> Result<Arc<Handler>, DeployError> {
+    async fn start_one(&self, active: &Active) -> Result<Arc<Handler>, DeployError> {
+        let deployment = &active.deployment;
         let started = {
+            // What the handlers of a version share is made once.
+            let _one = active.preparing.lock().await;
             // Sixty functions that come back at once would be too much for a board.
-            let _slot = self.slots.acquire().await;
+            let _start = self.starts.acquire().await;
             self.backend.prepare(deployment).await?;
             self.backend.start(deployment).await?
         };
@@ -129,47 +155,67 @@ impl Deployer {
         function.drained().or(late).await;
     }
 
-    /// Brings the stored functions back: handlers that still run are taken over, the others started. Calls may come at
-    /// once; they wait within their deadline. Returns when it is known what there is.
+    /// Reads what is stored. From now on calls of these functions wait for handlers, within their deadline; their names
+    /// stay busy until [`Deployer::restore`] had its turn.
     ///
     /// # Errors
     /// The state directory cannot be read.
-    pub async fn restore(self: &Arc<Self>) -> Result<(), DeployError> {
+    pub async fn load(&self) -> Result<Stored<'_>, DeployError> {
         let store = Arc::clone(&self.store);
         let stored = self.blocking("read", move || store.load()).await?;
-        let waiting: Vec<_> = stored
-            .iter()
-            .map(|d| {
-                let function = Arc::new(Function::new(d.name.clone(), d.limits.clone()));
-                self.dispatch.install(Arc::clone(&function));
-                function
-            })
-            .collect();
+        let wait = |deployment: Deployment| {
+            let busy = self.take_name(&deployment.name)?;
+            let function = Arc::new(Function::new(deployment.name.clone(), deployment.limits.clone()));
+            self.dispatch.install(Arc::clone(&function));
+            Ok((deployment, function, busy))
+        };
+        stored.into_iter().map(wait).collect::<Result<_, _>>().map(Stored)
+    }
+
+    /// Brings the stored functions back: handlers that still run are taken over, the others started. What belongs to no
+    /// stored function goes first: whatever is deployed waits for that. Returns when it is known what there is.
+    pub async fn restore(self: &Arc<Self>, stored: Stored<'_>) {
         let mut running = self.running().await;
-        for (deployment, function) in stored.iter().zip(waiting) {
-            // Waiting for the engine took its time: the function may have been replaced or deleted meanwhile.
-            let current = self.dispatch.function(deployment.name.as_str());
-            if !current.is_some_and(|current| Arc::ptr_eq(&current, &function)) {
-                continue;
-            }
+        let mut all = Vec::new();
+        for (deployment, function, busy) in stored.0 {
             let mut slots = Vec::new();
             for _ in 0..deployment.threads {
-                slots.push(self.take_over(&mut running, deployment).await);
+                slots.push(self.take_over(&mut running, &deployment).await);
             }
             let taken = slots.iter().flatten().count();
             for handler in slots.iter().flatten() {
                 function.add(Arc::clone(handler));
             }
             log::info!("restored {}: {taken} of {} handlers still ran", deployment.name, deployment.threads);
-            self.activate(deployment.clone(), function, slots);
+            all.push((deployment, function, slots, busy));
         }
         for left in &running {
             self.stop_handler(&left.started.id).await;
         }
-        if let Err(e) = self.backend.sweep(&stored).await {
+        let keep: Vec<_> = all.iter().map(|(deployment, ..)| deployment.clone()).collect();
+        if let Err(e) = self.backend.sweep(&keep).await {
             log::warn!("what earlier runs left behind is still there: {e}");
         }
-        Ok(())
+        for (deployment, function, slots, _busy) in all {
+            self.activate(deployment, function, slots);
+        }
+        self.restored.begin();
+    }
+
+    /// Waits until it is known what there is; the health timeout bounds it, since the engine may not be up.
+    ///
+    /// # Errors
+    /// 503 after that time.
+    pub(super) async fn until_restored(&self) -> Result<(), DeployError> {
+        let known = async {
+            self.restored.begun().await;
+            Ok(())
+        };
+        let late = async {
+            Timer::after(self.bounds.health_timeout).await;
+            Err(DeployError::new(503, "the engine that runs functions cannot be reached yet: try again later"))
+        };
+        known.or(late).await
     }
 
     /// What runs from before; waits for an engine that is not up yet.

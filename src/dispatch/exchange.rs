@@ -315,6 +315,9 @@ impl Exchange<'_> {
             Poll::Pending => match Pin::new(&mut self.deadline).poll_next(cx) {
                 Poll::Ready(_) => {
                     self.reusable = false;
+                    if let Some(lease) = &self.lease {
+                        lease.handler().doubt(false);
+                    }
                     let text = "the function did not answer in time";
                     let failure = self.lease.as_ref().map_or(Failure::new(FailureKind::TooLate, text), too_late);
                     Poll::Ready(Err(failure))
@@ -336,6 +339,9 @@ impl Exchange<'_> {
 
     fn broke(&mut self, text: &str) -> Failure {
         self.reusable = false;
+        if let Some(lease) = &self.lease {
+            lease.handler().doubt(true);
+        }
         let name = self.lease.as_ref().map_or("?", |lease| lease.function().name().as_str());
         Failure::new(FailureKind::HandlerBroke, format!("the handler of {name} broke: {text}"))
     }

@@ -39,10 +39,12 @@ impl Dispatch {
 
     /// Puts `function` into the table. From now on calls of its name go to its handlers; calls that waited for the
     /// function it replaces wait for it. Returns the one it replaces, which takes no more calls: see [`Function::drained`].
+    /// A function that is there already just stays.
     pub fn install(&self, function: Arc<Function>) -> Option<Arc<Function>> {
         let old = self.table().insert(function.name().as_str().into(), Arc::clone(&function));
         // A restored function is installed twice: while it comes up, and when it is active.
-        if let Some(old) = old.as_ref().filter(|old| !Arc::ptr_eq(old, &function)) {
+        let old = old.filter(|old| !Arc::ptr_eq(old, &function));
+        if let Some(old) = &old {
             old.retire();
         }
         old

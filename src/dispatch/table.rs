@@ -36,6 +36,11 @@ pub struct Handler {
     idle: Mutex<Vec<Stream>>,
     /// Notified when a call found nobody listening.
     broken: Event,
+    /// Whether a call made it doubtful that the handler is well; whether it gets no calls until that is known.
+    doubtful: AtomicBool,
+    held: AtomicBool,
+    /// Notified when it becomes doubtful.
+    doubt: Event,
 }
 
 /// A handler taken for one call; given back when dropped.
@@ -77,6 +82,12 @@ impl Function {
     /// Adds a healthy handler; calls that wait go to it.
     pub fn add(&self, handler: Arc<Handler>) {
         self.handlers().push(handler);
+        self.freed.notify(self.limits.concurrency);
+    }
+
+    /// A handler of this function that was [doubted](Handler::doubted) said that it is well: it gets calls again.
+    pub fn readmit(&self, handler: &Handler) {
+        handler.held.store(false, Ordering::Release);
         self.freed.notify(self.limits.concurrency);
     }
 
@@ -146,7 +157,7 @@ impl Function {
         let handlers = self.handlers();
         let free = handlers
             .iter()
-            .filter(|h| h.is_healthy() && h.in_flight() < self.limits.concurrency)
+            .filter(|h| h.is_healthy() && !h.held.load(Ordering::Acquire) && h.in_flight() < self.limits.concurrency)
             .min_by_key(|h| h.in_flight())?;
         // Under the table's lock, so two callers cannot both take the last place.
         free.in_flight.fetch_add(1, Ordering::AcqRel);
@@ -175,6 +186,9 @@ impl Handler {
             in_flight: AtomicUsize::new(0),
             idle: Mutex::default(),
             broken: Event::new(),
+            doubtful: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            doubt: Event::new(),
         }
     }
 
@@ -213,6 +227,28 @@ impl Handler {
                 return;
             }
             broken.await;
+        }
+    }
+
+    /// A call made it doubtful that the handler is well; `broke` when it closed the connection without an answer. It may
+    /// be ending then, so it gets no calls until it was [asked](Self::doubted) and [readmitted](Function::readmit). A
+    /// function that did not answer in time may only be slow: its handler still gets calls meanwhile.
+    pub(super) fn doubt(&self, broke: bool) {
+        if broke {
+            self.held.store(true, Ordering::Release);
+        }
+        self.doubtful.store(true, Ordering::Release);
+        self.doubt.notify(usize::MAX);
+    }
+
+    /// Completes when a call made it doubtful that the handler is well since this last completed.
+    pub async fn doubted(&self) {
+        loop {
+            let doubt = self.doubt.listen();
+            if self.doubtful.swap(false, Ordering::AcqRel) {
+                return;
+            }
+            doubt.await;
         }
     }
 

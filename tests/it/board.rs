@@ -203,6 +203,10 @@ impl Board {
         self.child.id()
     }
 
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
     /// What the server logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()

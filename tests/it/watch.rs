@@ -1,0 +1,132 @@
+//! A running server seen from outside, and clients that stay: the handlers' processes, connections that are kept.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::board::{Answer, Backend, Board, PATIENCE};
+
+/// Waits until `check` gives something; for what does not depend on a server that still runs.
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The processes of a function's handlers: children of the server, or the first processes of containers.
+pub fn handlers(board: &Board, name: &str) -> Vec<i32> {
+    match board.backend() {
+        Backend::Process => children(board.pid(), name),
+        Backend::Docker => {
+            let mut pids: Vec<i32> = containers(&board.state_dir, name)
+                .iter()
+                .filter_map(|id| docker(&["inspect", "--format", "{{.State.Pid}}", id]).trim().parse().ok())
+                .filter(|pid| *pid > 0)
+                .collect();
+            pids.sort_unstable();
+            pids
+        }
+    }
+}
+
+/// The ids of a function's containers that run, sorted.
+pub fn containers(state_dir: &Path, name: &str) -> Vec<String> {
+    let instance = fs::read_to_string(state_dir.join("instance")).unwrap();
+    let ours = format!("label=tinyFaaS={}", instance.trim());
+    let of_function = format!("label=tinyfaas-function={name}");
+    let mut ids: Vec<String> =
+        docker(&["ps", "-q", "--filter", &ours, "--filter", &of_function]).lines().map(str::to_owned).collect();
+    ids.sort();
+    ids
+}
+
+fn docker(args: &[&str]) -> String {
+    // A container that is gone meanwhile is an error of no interest here.
+    let out = Command::new("docker").args(args).output().unwrap();
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// The children of `parent` that run the function `name`, sorted.
+fn children(parent: u32, name: &str) -> Vec<i32> {
+    let mut pids: Vec<i32> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // After the name in brackets: the state, then the parent.
+            let parent_is = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+            let folder = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+            let folder = folder.file_name().and_then(|f| f.to_str()).unwrap_or_default();
+            parent_is == Some(parent) && folder.split('-').next() == Some(name)
+        })
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// Whether a process is there and not only its exit status.
+pub fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
+}
+
+/// Sends a signal by its name without SIG.
+pub fn signal(pid: i32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), "--", &pid.to_string()]).status().unwrap().success());
+}
+
+/// A connection that is kept between requests.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Calls a function; an error when the connection breaks off.
+    pub fn call(&mut self, name: &str, body: &[u8]) -> io::Result<Answer> {
+        let head = format!("POST /{name} HTTP/1.1\r\nHost: board\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.stream.read_line(&mut head)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer { status, head, body: Vec::new() };
+        if let Some(length) = answer.header("content-length").map(|n| n.parse().unwrap()) {
+            answer.body.resize(length, 0);
+            self.stream.read_exact(&mut answer.body)?;
+            return Ok(answer);
+        }
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line)?;
+            let size = usize::from_str_radix(line.trim_end(), 16).map_err(io::Error::other)?;
+            let mut chunk = vec![0; size + 2];
+            self.stream.read_exact(&mut chunk)?;
+            if size == 0 {
+                return Ok(answer);
+            }
+            answer.body.extend_from_slice(&chunk[..size]);
+        }
+    }
+}
