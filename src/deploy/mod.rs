@@ -68,7 +68,8 @@ pub struct Deployer {
     busy: Mutex<HashSet<Name>>,
     /// Versions that drain.
     retiring: Mutex<Vec<Task<()>>>,
-    /// Told when stored functions are back.
+    /// Told when it is known what runs from before, and when stored functions are back.
+    known: Shutdown,
     restored: Shutdown,
 }
 
@@ -112,6 +113,7 @@ impl Deployer {
             active: Mutex::default(),
             busy: Mutex::default(),
             retiring: Mutex::default(),
+            known: Shutdown::new(),
             restored: Shutdown::new(),
         }
     }
@@ -122,6 +124,7 @@ impl Deployer {
     /// [`DeployError`]; the function that was there before still runs.
     pub async fn deploy(self: &Arc<Self>, request: Deploy, spool: Spool) -> Result<(), DeployError> {
         let begun = Instant::now();
+        self.until_restored().await?;
         let _busy = self.take_name(&request.name)?;
         if self.dispatch.function(request.name.as_str()).is_none() && self.dispatch.len() >= self.bounds.functions {
             let most = self.bounds.functions;
@@ -130,7 +133,6 @@ impl Deployer {
                 format!("{most} functions are deployed already (--max-functions): delete one first"),
             ));
         }
-        self.until_restored().await?;
         let _slot = self.slots.acquire().await;
         let (spool, mut deployment) = self.check(request, spool).await?;
         let (name, digest) = (deployment.name.clone(), deployment.digest.clone());
@@ -161,6 +163,9 @@ impl Deployer {
     /// # Errors
     /// 404 for an unknown name; 409 while it is being deployed; 500 when the state directory cannot be written.
     pub async fn delete(self: &Arc<Self>, name: &Name) -> Result<(), DeployError> {
+        if self.known.has_begun() {
+            self.restored.begun().await;
+        }
         let _busy = self.take_name(name)?;
         if self.dispatch.function(name.as_str()).is_none() {
             let text = format!("no function named {name}: GET /list shows those deployed");

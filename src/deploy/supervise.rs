@@ -9,7 +9,7 @@ use futures_lite::FutureExt;
 use super::{Active, Busy, DeployError, Deployer};
 use crate::backend::{BackendErrorKind, Found};
 use crate::dispatch::{Function, Handler};
-use crate::function::Deployment;
+use crate::function::{Deployment, Name};
 
 /// First pause before a handler that ended is started again, and the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -22,7 +22,7 @@ const STABLE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Functions that were deployed when the runtime last ran, not yet [restored](Deployer::restore).
-pub struct Stored<'d>(Vec<(Deployment, Arc<Function>, Busy<'d>)>);
+pub struct Stored(Vec<(Deployment, Arc<Function>)>);
 
 /// A pause that doubles.
 struct BackOff(Duration);
@@ -155,29 +155,34 @@ impl Deployer {
         function.drained().or(late).await;
     }
 
-    /// Reads what is stored. From now on calls of these functions wait for handlers, within their deadline; their names
-    /// stay busy until [`Deployer::restore`] had its turn.
+    /// Reads what is stored. From now on calls of these functions wait for handlers, within their deadline.
     ///
     /// # Errors
     /// The state directory cannot be read.
-    pub async fn load(&self) -> Result<Stored<'_>, DeployError> {
+    pub async fn load(&self) -> Result<Stored, DeployError> {
         let store = Arc::clone(&self.store);
         let stored = self.blocking("read", move || store.load()).await?;
         let wait = |deployment: Deployment| {
-            let busy = self.take_name(&deployment.name)?;
             let function = Arc::new(Function::new(deployment.name.clone(), deployment.limits.clone()));
             self.dispatch.install(Arc::clone(&function));
-            Ok((deployment, function, busy))
+            (deployment, function)
         };
-        stored.into_iter().map(wait).collect::<Result<_, _>>().map(Stored)
+        Ok(Stored(stored.into_iter().map(wait).collect()))
     }
 
     /// Brings the stored functions back: handlers that still run are taken over, the others started. What belongs to no
     /// stored function goes first: whatever is deployed waits for that. Returns when it is known what there is.
-    pub async fn restore(self: &Arc<Self>, stored: Stored<'_>) {
+    pub async fn restore(self: &Arc<Self>, stored: Stored) {
         let mut running = self.running().await;
+        self.known.begin();
         let mut all = Vec::new();
-        for (deployment, function, busy) in stored.0 {
+        for (deployment, function) in stored.0 {
+            let busy = self.name_when_free(&deployment.name).await;
+            // Waiting for the engine took its time: the function may have been deleted meanwhile.
+            let current = self.dispatch.function(deployment.name.as_str());
+            if !current.is_some_and(|current| Arc::ptr_eq(&current, &function)) {
+                continue;
+            }
             let mut slots = Vec::new();
             for _ in 0..deployment.threads {
                 slots.push(self.take_over(&mut running, &deployment).await);
@@ -202,7 +207,17 @@ impl Deployer {
         self.restored.begin();
     }
 
-    /// Waits until it is known what there is; the health timeout bounds it, since the engine may not be up.
+    /// Takes a name once its deletion, if there is one under way, is done.
+    async fn name_when_free(&self, name: &Name) -> Busy<'_> {
+        loop {
+            match self.take_name(name) {
+                Ok(busy) => return busy,
+                Err(_) => _ = Timer::after(FIRST_PAUSE).await,
+            }
+        }
+    }
+
+    /// Waits until stored functions are back; the health timeout bounds it, since the engine may not be up.
     ///
     /// # Errors
     /// 503 after that time.

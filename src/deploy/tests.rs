@@ -155,7 +155,9 @@ impl Stage {
     fn new(tag: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("tinyfaas-deploy-{tag}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        Self::on(dir, Played::default())
+        let stage = Self::on(dir, Played::default());
+        stage.run(stage.restore());
+        stage
     }
 
     fn on(dir: PathBuf, mut backend: Played) -> Self {
@@ -190,6 +192,12 @@ impl Stage {
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
         async_io::block_on(self.executor.run(future))
+    }
+
+    /// What a start does with what is stored.
+    async fn restore(&self) {
+        let stored = self.deployer.load().await.unwrap();
+        self.deployer.restore(stored).await;
     }
 
     async fn deploy(&self, name: &str, content: &str, threads: usize) -> Result<(), DeployError> {
@@ -338,7 +346,7 @@ fn stored_functions_come_back_and_handlers_that_still_run_are_taken_over() {
     let before = stage;
     let stage = before.again(after);
     stage.run(async {
-        stage.deployer.restore().await.unwrap();
+        stage.restore().await;
         assert_eq!(stage.call("f").await, digest);
         stage.until("a second handler runs", |s| s.dispatch.function("f").unwrap().snapshot().len() == 2).await;
         assert_eq!(stage.backend.alive(), [alive[0].clone(), "h10".into()]);
@@ -357,18 +365,18 @@ fn what_is_deployed_while_the_engine_is_away_is_not_overwritten_by_what_was_stor
     let before = stage;
     let stage = before.again(after);
     stage.run(async {
-        let mut restore = Box::pin(stage.deployer.restore());
+        let stored = stage.deployer.load().await.unwrap();
+        assert_eq!(stage.dispatch.len(), 2, "both are known at once");
         let names = || stage.deployer.names().iter().map(ToString::to_string).collect::<Vec<_>>();
         let waiting = async {
-            stage.until("both are known", |s| s.dispatch.len() == 2).await;
-            stage.deploy("f", "two", 1).await.unwrap();
             stage.deployer.delete(&Name::parse("g").unwrap()).await.unwrap();
             *lock(&stage.backend.away) = false;
         };
-        future::zip(async { restore.as_mut().await.unwrap() }, waiting).await;
+        let deploy = async { stage.deploy("f", "two", 1).await.unwrap() };
+        future::zip(stage.deployer.restore(stored), future::zip(deploy, waiting)).await;
         assert_eq!(names(), ["f"]);
         assert_eq!(stage.call("f").await, stage.digest("f"));
         assert_eq!(stage.store.load().unwrap()[0].digest, stage.digest("f"));
-        assert_eq!(stage.backend.alive().len(), 1);
+        stage.until("only the new version runs", |s| s.backend.alive().len() == 1).await;
     });
 }

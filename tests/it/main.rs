@@ -18,6 +18,7 @@ mod grpc_door;
 mod grpc_fuzz;
 mod grpc_hostile;
 mod grpc_peers;
+mod load;
 mod runtimes;
 mod scripted;
 mod smoke;

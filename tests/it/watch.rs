@@ -103,13 +103,18 @@ impl Client {
         self.answer()
     }
 
-    fn answer(&mut self) -> io::Result<Answer> {
+    fn head(&mut self) -> io::Result<String> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.stream.read_line(&mut head)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
+        Ok(head)
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
+        let head = self.head()?;
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let mut answer = Answer { status, head, body: Vec::new() };
         if let Some(length) = answer.header("content-length").map(|n| n.parse().unwrap()) {
@@ -129,4 +134,44 @@ impl Client {
             answer.body.extend_from_slice(&chunk[..size]);
         }
     }
+}
+
+/// Sends `size` bytes to a function that sends them back, reading while it writes; how many came back.
+pub fn pass_through(addr: SocketAddr, name: &str, size: usize) -> usize {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let head = format!("POST /{name} HTTP/1.1\r\nHost: board\r\nContent-Length: {size}\r\n\r\n");
+    let sending = std::thread::spawn(move || {
+        writer.write_all(head.as_bytes()).unwrap();
+        let piece = [b'x'; 64 * 1024];
+        let mut left = size;
+        while left > 0 {
+            let n = left.min(piece.len());
+            writer.write_all(&piece[..n]).unwrap();
+            left -= n;
+        }
+    });
+    let mut client = Client { stream: BufReader::new(stream) };
+    let head = client.head().unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let mut total = 0;
+    let mut scratch = vec![0; 64 * 1024];
+    loop {
+        let mut line = String::new();
+        client.stream.read_line(&mut line).unwrap();
+        let mut left = usize::from_str_radix(line.trim_end(), 16).unwrap();
+        if left == 0 {
+            break;
+        }
+        total += left;
+        left += 2;
+        while left > 0 {
+            let n = left.min(scratch.len());
+            client.stream.read_exact(&mut scratch[..n]).unwrap();
+            left -= n;
+        }
+    }
+    sending.join().unwrap();
+    total
 }
