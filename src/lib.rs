@@ -30,7 +30,7 @@ pub mod dispatch;
 pub mod fetch;
 pub mod front;
 pub mod function;
-mod h2_socket;
+pub mod h2_socket;
 pub mod handler;
 pub mod http_server;
 pub mod logging;

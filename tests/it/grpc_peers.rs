@@ -91,3 +91,17 @@ fn h2load_gets_an_answer_to_every_call() {
     assert!(out.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{out}");
     door.settled();
 }
+
+#[test]
+fn tonic_calls() {
+    let door = open();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/tonic-client");
+    let cache = std::env::var_os("TINYFAAS_CACHE").map_or_else(
+        || Path::new(&std::env::var_os("HOME").expect("HOME")).join(".cache/tinyfaas"),
+        |folder| Path::new(&folder).to_owned(),
+    );
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "-q", "--locked", "--target-dir"]).arg(cache.join("tonic-client")).current_dir(folder);
+    assert_eq!(run(cargo.arg("--").arg(door.address.to_string())), "all well\n");
+    door.settled();
+}
