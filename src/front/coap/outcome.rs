@@ -72,18 +72,24 @@ fn answer(status: u16, headers: &Headers, method: Code) -> Answer {
     let code = code.unwrap_or_else(|| format::code_of_status(status, method));
     let content_type = headers.get_str("content-type");
     let format = match content_type {
-        Some(named) => format::number(named),
+        Some(named) => format::number(named).or_else(|| is_text(named).then_some(format::TEXT)),
         // A diagnostic payload has no Content-Format (RFC 7252 §5.5.2).
         None => code.is_success().then_some(format::TEXT),
     };
     Answer {
         code,
         format: format.filter(|format| code.is_success() || *format != format::TEXT),
-        format_is_default: content_type.is_none(),
+        // Runtimes whose functions only return text call it text/plain: that is no choice of the function's.
+        format_is_default: format.is_none_or(|format| format == format::TEXT) && content_type.is_none_or(is_text),
         max_age: headers.get_str("cache-control").and_then(max_age),
         etag: headers.get("etag").and_then(etag),
         body: Held::EMPTY,
     }
+}
+
+/// Whether a media type is text of some sort: one that has no number of its own is plain text to CoAP.
+fn is_text(content_type: &str) -> bool {
+    content_type.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/"))
 }
 
 /// The seconds of a `cache-control` field (RFC 9111 §5.2.2).
@@ -166,7 +172,20 @@ mod tests {
         assert_eq!((a.max_age, a.etag.unwrap().as_bytes()), (Some(30), &b"abc"[..]));
         let a = answer(200, &headers(&[("cache-control", "no-store"), ("etag", "\"longer than eight\"")]), Code::GET);
         assert_eq!((a.max_age, a.etag.unwrap().as_bytes().len()), (Some(0), 8));
-        assert_eq!(answer(200, &headers(&[("content-type", "text/html")]), Code::GET).format, None);
+    }
+
+    #[test]
+    fn text_is_plain_text_and_gives_way_to_what_the_client_wants() {
+        for (named, format, is_default) in [
+            ("text/html; charset=utf-8", Some(0), true),
+            ("Text/Plain", Some(0), true),
+            ("text/css", Some(20000), false),
+            ("application/json", Some(50), false),
+            ("application/pdf", None, false),
+        ] {
+            let a = answer(200, &headers(&[("content-type", named)]), Code::GET);
+            assert_eq!((a.format, a.format_is_default), (format, is_default), "{named}");
+        }
     }
 
     #[test]

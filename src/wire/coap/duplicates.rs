@@ -49,6 +49,10 @@ pub struct Duplicates {
     ring: Vec<u8>,
     /// Bytes ever written to the ring, gaps included, modulo 2^32.
     written: u32,
+    /// When the last of those that are done is forgotten.
+    latest: Millis,
+    /// How many are at work.
+    running: usize,
     bound: usize,
     ring_bound: usize,
     keys: RandomState,
@@ -62,6 +66,8 @@ impl Duplicates {
             done: VecDeque::new(),
             ring: Vec::new(),
             written: 0,
+            latest: 0,
+            running: 0,
             bound: bound.max(1),
             ring_bound: ring.clamp(1, 1 << 30).next_power_of_two(),
             keys: RandomState::new(),
@@ -91,6 +97,7 @@ impl Duplicates {
             self.forget_done(oldest);
         }
         self.entries.insert(request, Entry { seen: Seen::Running(key), expires: 0 });
+        self.running += 1;
         true
     }
 
@@ -105,6 +112,10 @@ impl Duplicates {
     /// Remembers until `expires` that the request was done with: [`Seen::Acknowledged`] or [`Seen::Silent`].
     pub fn end(&mut self, request: Fingerprint, expires: Millis, seen: Seen) {
         let Some(entry) = self.entries.get_mut(&request) else { return };
+        if matches!(entry.seen, Seen::Running(_)) {
+            self.running -= 1;
+        }
+        self.latest = self.latest.max(expires);
         *entry = Entry { seen, expires: u32::try_from(expires.div_ceil(1000)).unwrap_or(u32::MAX) };
         // An expired entry that was used anew stands twice in the queue; the bound holds all the same.
         if self.done.len() >= self.bound
@@ -123,6 +134,18 @@ impl Duplicates {
         }
         let start = bytes.start as usize % self.ring_bound;
         self.ring.get(start..start + usize::from(bytes.len))
+    }
+
+    /// Gives all memory back once nothing that is remembered matters any more.
+    pub fn expire(&mut self, now: Millis) {
+        if self.next().is_some_and(|at| at <= now) {
+            (self.entries, self.done, self.ring, self.written) = Default::default();
+        }
+    }
+
+    /// When [`Duplicates::expire`] has something to do; `None` while a request is at work, or none is remembered.
+    pub fn next(&self) -> Option<Millis> {
+        (self.running == 0 && !self.done.is_empty()).then_some(self.latest)
     }
 
     /// How many requests are remembered.
@@ -219,6 +242,22 @@ mod tests {
         assert!(table.find(246_999, request).is_some());
         assert_eq!(table.find(247_000, request), None);
         assert_eq!(table.find(0, table.fingerprint(&peer(), 2)), None);
+    }
+
+    #[test]
+    fn all_is_given_back_in_the_end_but_never_while_a_request_is_at_work() {
+        let mut table = Duplicates::new(8, 64);
+        let request = done(&mut table, 1, b"answer");
+        table.expire(246_999);
+        assert_eq!(table.len(), 1);
+        // The same message id again, after its time.
+        assert_eq!(table.find(300_000, request), None);
+        assert!(table.begin(request, key()));
+        table.expire(300_000);
+        assert_eq!((table.len(), table.next()), (1, None));
+        table.answered(request, 547_000, b"answer");
+        table.expire(547_000);
+        assert_eq!((table.len(), table.ring.capacity(), table.next()), (0, 0, None));
     }
 
     #[test]

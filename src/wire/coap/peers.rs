@@ -25,6 +25,8 @@ pub struct Peers {
     entries: Vec<Entry>,
     places: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
     hand: usize,
+    /// When one of them was last heard.
+    heard: Millis,
     bound: usize,
     rate: u32,
     keys: RandomState,
@@ -42,6 +44,7 @@ impl Peers {
             entries: Vec::new(),
             places: HashMap::default(),
             hand: 0,
+            heard: 0,
             bound: bound.max(1),
             rate: rate.min(1_000_000),
             keys: RandomState::new(),
@@ -88,7 +91,20 @@ impl Peers {
         self.entry(now, peer).proved = true;
     }
 
+    /// Gives all memory back once nobody was heard for so long that nothing known matters any more.
+    pub fn expire(&mut self, now: Millis) {
+        if self.next().is_some_and(|at| at <= now) {
+            (self.entries, self.places, self.hand) = Default::default();
+        }
+    }
+
+    /// When [`Peers::expire`] has something to do.
+    pub fn next(&self) -> Option<Millis> {
+        (!self.entries.is_empty()).then_some(self.heard + ID_LIFETIME)
+    }
+
     fn entry(&mut self, now: Millis, peer: &Peer) -> &mut Entry {
+        self.heard = now;
         let name = self.keys.hash_one(peer);
         let place = match self.places.get(&name) {
             Some(&place) => place as usize,

@@ -85,6 +85,8 @@ impl<'a> Request<'a> {
                 (d.length.0..=d.length.1).contains(&value.len())
                     && (d.repeatable || last != Some(number))
                     && (d.value != Value::Text || std::str::from_utf8(value).is_ok())
+                    // §5.10.1 forbids both, so that a path means the same wherever it is resolved.
+                    && !(number == option::URI_PATH && matches!(value, b"." | b".."))
             });
             last = Some(number);
             match fits {
@@ -283,6 +285,7 @@ mod tests {
             (&[(5, b"x")], 5),
             (&[(17, b"123")], 17),
             (&[(11, b"\xff")], 11),
+            (&[(11, b"f"), (11, b"..")], 11),
             (&[(17, b"\x01"), (17, b"\x01")], 17),
             (&[(23, b"\x06"), (23, b"\x06")], 23),
         ] {

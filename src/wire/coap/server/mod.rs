@@ -163,6 +163,8 @@ impl Server {
                     self.repeat(&mut scene, &origin, seen);
                     return None;
                 }
+                // What is remembered from here on is forgotten in the end.
+                self.wake = self.wake.min(now + self.config.exchange_lifetime);
                 return self.request(&mut scene, origin, fingerprint, message, resources);
             }
             // An empty message is a ping (§4.3); a response is one that nobody here waits for (§4.2).
@@ -207,6 +209,8 @@ impl Server {
         }
         self.uploads.expire(now);
         self.results.expire(now);
+        self.duplicates.expire(now);
+        self.peers.expire(now);
         let job = self
             .observers
             .take_due(now, self.config.observe_interval)
@@ -233,8 +237,16 @@ impl Server {
     fn next_due(&self) -> Millis {
         let acks = self.open.iter().filter_map(|(_, open)| open.ack_at).min();
         let delayed = self.delayed.iter().map(|delayed| delayed.due).min();
-        let timers =
-            [acks, delayed, self.confirmables.next(), self.uploads.next(), self.results.next(), self.observers.next()];
+        let timers = [
+            acks,
+            delayed,
+            self.confirmables.next(),
+            self.uploads.next(),
+            self.results.next(),
+            self.observers.next(),
+            self.duplicates.next(),
+            self.peers.next(),
+        ];
         timers.into_iter().flatten().min().unwrap_or(Millis::MAX)
     }
 

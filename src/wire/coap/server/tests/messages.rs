@@ -113,7 +113,7 @@ fn a_separate_answer_that_nobody_acknowledges_is_sent_five_times_and_given_up() 
     let first = w.answer(&job, content(b"late"));
     w.wait(93_000);
     assert_eq!(w.heard().iter().filter(|again| **again == first).count(), 4);
-    assert_eq!(w.server.next(), None);
+    assert_eq!(w.server.unacknowledged(), 0);
 }
 
 #[test]
@@ -158,4 +158,15 @@ fn a_request_whose_answer_is_no_longer_remembered_does_not_run_again() {
         w.call(&get(id, "f"), b"an answer of some length, so that few fit");
     }
     assert_eq!(w.say(&request(NON, Code::GET, 3, "f", &[], b"")), []);
+}
+
+#[test]
+fn in_the_end_everything_is_forgotten_and_no_timer_is_left() {
+    let mut w = World::new(Config::default());
+    w.call(&get(1, "f"), b"x");
+    w.call(&request(NON, Code::GET, 2, "f", &[], b""), b"x");
+    assert!(!w.server.duplicates.is_empty() && w.server.next().is_some());
+    w.wait(600_000);
+    assert_eq!((w.server.duplicates.len(), w.server.peers.next()), (0, None), "{:?}", w.server.next());
+    assert_eq!(w.server.next(), None);
 }
