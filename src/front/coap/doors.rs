@@ -186,6 +186,10 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     }
     if shared {
         sockopt::set_socket_reuseaddr(&socket, true)?;
+        if addr.is_ipv6() {
+            // At boot the kernel may still be looking whether somebody else has the address.
+            let _ = sockopt::set_ipv6_freebind(&socket, true);
+        }
     }
     net::bind(&socket, &addr)?;
     Ok(UdpSocket::from(socket))
@@ -247,11 +251,11 @@ fn local_v4(fib_trie: &str) -> Vec<Ipv4Addr> {
     found
 }
 
-/// The addresses of `/proc/net/if_inet6`, with the interface's index where they need one. Those that are still being
-/// checked, or that failed, cannot be bound and are left out.
+/// The addresses of `/proc/net/if_inet6`, with the interface's index where they need one, without those that somebody else
+/// turned out to have.
 fn local_v6(if_inet6: &str) -> Vec<(Ipv6Addr, u32)> {
-    /// IFA_F_TENTATIVE and IFA_F_DADFAILED of if_addr.h.
-    const UNUSABLE: u32 = 0x40 | 0x08;
+    /// IFA_F_DADFAILED of if_addr.h.
+    const UNUSABLE: u32 = 0x08;
     let address = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let ip = Ipv6Addr::from_bits(u128::from_str_radix(words.next()?, 16).ok()?);
@@ -275,7 +279,7 @@ mod tests {
         assert_eq!(local_v4(&twice), [Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 7)]);
         let list = "fe8000000000000000fc00fffe000001 04 40 20 80     eth0\n\
                     00000000000000000000000000000001 01 80 10 80       lo\n\
-                    20010db8000000000000000000000001 04 40 00 40     eth0\n";
+                    20010db8000000000000000000000001 04 40 00 c8     eth0\n";
         assert_eq!(local_v6(list), [("fe80::fc:ff:fe00:1".parse().unwrap(), 4), (Ipv6Addr::LOCALHOST, 0)]);
     }
 
