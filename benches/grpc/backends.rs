@@ -74,24 +74,28 @@ pub fn upstream() {
         loop {
             let Ok((stream, _)) = listener.accept().await else { return };
             stream.get_ref().set_nodelay(true).unwrap();
-            executor.spawn(connection(stream)).detach();
+            executor.spawn(connection(stream, executor)).detach();
         }
     }));
 }
 
-async fn connection(stream: Async<std::net::TcpStream>) {
+async fn connection(stream: Async<std::net::TcpStream>, executor: &'static StaticExecutor) {
     let answer = framed(&Answer { response: Bytes::from_static(ANSWER), payload: None });
     let Ok(mut connection) = h2::server::handshake(Socket::new(stream, ())).await else { return };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
-        // The question is in the same read as its header fields: what is there is dropped with it.
-        drop(request);
-        let mut response = Response::new(());
-        response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-        let Ok(mut stream) = respond.send_response(response, false) else { return };
-        let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        if stream.send_data(answer.clone(), false).and_then(|()| stream.send_trailers(trailers)).is_err() {
-            return;
-        }
+        let answer = answer.clone();
+        let task = async move {
+            let mut body = request.into_body();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+            let mut response = Response::new(());
+            response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+            let Ok(mut stream) = respond.send_response(response, false) else { return };
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            let _ = stream.send_data(answer, false).and_then(|()| stream.send_trailers(trailers));
+        };
+        executor.spawn(task).detach();
     }
 }
