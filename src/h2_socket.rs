@@ -46,12 +46,14 @@ pub struct Socket<M> {
     meter: M,
     /// Bytes to ask for next: `h2`'s buffer has to be zeroed before each read, so it follows what comes.
     read: usize,
+    /// The last read took all there was: wait for more before asking again, which spares a system call or two a call.
+    drained: bool,
 }
 
 impl<M> Socket<M> {
     /// A socket whose traffic `meter` sees.
     pub fn new(stream: Async<TcpStream>, meter: M) -> Self {
-        Self { stream, meter, read: READ_MIN }
+        Self { stream, meter, read: READ_MIN, drained: false }
     }
 }
 
@@ -71,8 +73,13 @@ impl<M: Meter + Unpin> AsyncRead for Socket<M> {
         if !this.meter.may_read() {
             return Poll::Pending;
         }
+        if this.drained {
+            futures_lite::ready!(this.stream.poll_readable(cx))?;
+        }
         let room = buf.initialize_unfilled_to(this.read.min(buf.remaining()));
+        let asked = room.len();
         let n = futures_lite::ready!(Pin::new(&mut this.stream).poll_read(cx, room))?;
+        this.drained = n < asked;
         this.meter.received(room.get(..n).unwrap_or_default());
         if n == this.read {
             this.read = (2 * this.read).min(READ_MAX);

@@ -42,7 +42,8 @@ pub fn door(socket: &Path) {
     function.add(Arc::new(Handler::new("h".into(), Address::Unix(socket.into()))));
     dispatch.install(function);
     let served = serve(listen(), Config::default(), executor, dispatch, Budget::new(4 << 20), Shutdown::new());
-    block_on(executor.run(served));
+    // A task of its own, as in the server: it is looked at only when there is a connection to accept.
+    block_on(executor.run(executor.spawn(served)));
 }
 
 /// A thread a connection that answers each invocation at once.
@@ -70,13 +71,14 @@ fn invocations(mut stream: UnixStream) {
 pub fn upstream() {
     let executor: &'static StaticExecutor = Executor::new().leak();
     let listener = listen();
-    block_on(executor.run(async {
+    let accepting = executor.spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else { return };
             stream.get_ref().set_nodelay(true).unwrap();
             executor.spawn(connection(stream, executor)).detach();
         }
-    }));
+    });
+    block_on(executor.run(accepting));
 }
 
 async fn connection(stream: Async<std::net::TcpStream>, executor: &'static StaticExecutor) {
