@@ -1,6 +1,7 @@
 //! Stream sockets of either kind behind one type, and the addresses they connect to.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use async_io::{Async, Timer};
 use futures_lite::{AsyncRead, AsyncWrite};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,15 +57,34 @@ impl Stream {
         }
     }
 
-    /// Waits until there is something to read, or the peer closed.
+    /// Waits until there is something to read, or the peer closed. One task at a time may wait or read: that needs no
+    /// allocation, and there may be many idle connections.
     ///
     /// # Errors
     /// When the socket cannot be polled.
     pub async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Unix(s) => s.readable().await,
-            Self::Tcp(s) => s.readable().await,
-        }
+        poll_fn(|cx| {
+            loop {
+                std::task::ready!(match self {
+                    Self::Unix(s) => s.poll_readable(cx),
+                    Self::Tcp(s) => s.poll_readable(cx),
+                })?;
+                // It may say so of something that was read since.
+                if !matches!(self.peek(), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        })
+        .await
+    }
+
+    fn peek(&self) -> io::Result<usize> {
+        let mut byte = [0];
+        let (n, _) = match self {
+            Self::Unix(s) => rustix::net::recv(s.get_ref(), &mut byte, RecvFlags::PEEK)?,
+            Self::Tcp(s) => rustix::net::recv(s.get_ref(), &mut byte, RecvFlags::PEEK)?,
+        };
+        Ok(n)
     }
 
     /// Reads if bytes are there now; never waits.

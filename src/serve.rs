@@ -9,6 +9,7 @@ use async_executor::StaticExecutor;
 use async_io::{Async, Timer};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::backend::docker::Docker;
 use crate::backend::{Backend, process};
@@ -52,6 +53,7 @@ struct Server {
 }
 
 async fn serve(config: Config, executor: &'static StaticExecutor) -> Result<(), String> {
+    raise_file_limit();
     let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(|e| format!("cannot wait for signals: {e}"))?;
     let store = Arc::new(Store::open(&config.state_dir)?);
     let workers = Workers::new();
@@ -195,6 +197,16 @@ impl Server {
                 ca_file: config.tls_ca.clone(),
             },
         }
+    }
+}
+
+/// Each connection needs a file, and the usual soft limit is 1024 for programs that use select(2): what the hard limit
+/// allows is ours to take. Handlers have a limit of their own.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        log::warn!("cannot raise the limit of open files: {e}");
     }
 }
 

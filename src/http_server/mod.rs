@@ -92,7 +92,7 @@ pub async fn run<S: Service>(
                 let _ = stream.get_ref().set_nodelay(true);
                 let slot = server.slot(&slots).await;
                 let server = Arc::clone(&server);
-                executor.spawn(async move { server.connection(Stream::Tcp(stream), peer, slot).await }).detach();
+                executor.spawn(server.connection(Stream::Tcp(stream), peer, slot)).detach();
             }
             Some(Err(e)) => {
                 // No file descriptor or no memory left: accepting again at once would only spin.
@@ -103,6 +103,7 @@ pub async fn run<S: Service>(
         }
     }
     drop(listener);
+    server.evict.notify(usize::MAX);
     for _ in 0..server.bounds.connections {
         slots.acquire().await.forget();
     }
@@ -113,7 +114,7 @@ struct Server<S> {
     bounds: Bounds,
     buffers: Buffers,
     shutdown: Shutdown,
-    /// Idle connections listen to it in the order in which they became idle.
+    /// Idle connections listen to it in the order in which they became idle. All are told when the server stops.
     evict: Event,
 }
 
@@ -136,15 +137,25 @@ impl<S: Service> Server<S> {
         slots.acquire_arc().await
     }
 
-    async fn connection(self: Arc<Self>, stream: Stream, peer: SocketAddr, _slot: SemaphoreGuardArc) {
-        // A new connection has the time of a head, not that of an idle one, to say something.
-        let mut patience = self.bounds.head_timeout;
-        while self.wait(&stream, patience).await {
-            // Boxed, so that an idle connection's task stays small.
-            match Box::pin(self.requests(&stream, peer)).await {
-                Next::Idle => patience = self.bounds.idle_timeout,
-                Next::Close => return linger(&stream).await,
-                Next::Drop => return,
+    #[expect(clippy::manual_async_fn, reason = "smaller")]
+    /// Not an `async fn`: that would keep its arguments twice, and there may be many idle connections.
+    fn connection(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+        slot: SemaphoreGuardArc,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let _slot = &slot;
+            // A new connection has the time of a head, not that of an idle one, to say something.
+            let mut patience = self.bounds.head_timeout;
+            while self.wait(&stream, patience).await {
+                // Boxed, as is what comes last, so that an idle connection's task stays small.
+                match Box::pin(self.requests(&stream, peer)).await {
+                    Next::Idle => patience = self.bounds.idle_timeout,
+                    Next::Close => return Box::pin(linger(&stream)).await,
+                    Next::Drop => return,
+                }
             }
         }
     }
@@ -161,11 +172,11 @@ impl<S: Service> Server<S> {
             evicted.await;
             false
         };
-        let stop = async {
-            self.shutdown.begun().await;
-            false
-        };
-        readable.or(timer).or(evict).or(stop).await
+        // Whoever begins to listen after the last eviction sees why there was one.
+        if self.shutdown.has_begun() {
+            return false;
+        }
+        readable.or(timer).or(evict).await
     }
 
     /// Answers requests while bytes are there.

@@ -233,3 +233,12 @@ fn stopping_lets_a_busy_connection_finish_and_closes_idle_ones() {
     read_exactly(&mut busy, "lo");
     busy.shutdown(Close::Write).unwrap();
 }
+
+#[test]
+fn the_task_of_an_idle_connection_is_small() {
+    fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+    let size = size(Server::<Echo>::connection);
+    assert!(size <= 320, "{size} bytes, and there may be a thousand of them");
+}

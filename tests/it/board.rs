@@ -122,8 +122,13 @@ impl Board {
 
     /// Starts a server on a state directory that may be there already.
     pub fn start_in(backend: Backend, flags: &[&str], state_dir: PathBuf) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tinyfaas"));
-        command.args(["serve", "--backend", backend.name(), "--state-dir"]).arg(&state_dir);
+        Self::start_as(&[env!("CARGO_BIN_EXE_tinyfaas")], backend, flags, state_dir)
+    }
+
+    /// The same with another program, or one that starts ours.
+    pub fn start_as(program: &[&str], backend: Backend, flags: &[&str], state_dir: PathBuf) -> Self {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).args(["serve", "--backend", backend.name(), "--state-dir"]).arg(&state_dir);
         for door in ["--management", "--http", "--coap", "--grpc"] {
             if !flags.contains(&door) {
                 command.args([door, "127.0.0.1:0"]);

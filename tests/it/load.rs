@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::board::{Backend, Board, left_on_engine, request};
+use crate::board::{Backend, Board, TempDir, left_on_engine, request};
 use crate::watch::{Client, containers, eventually, handlers};
 
 /// Calls `f` until `stop`; each answer has to be that of a version. Returns how many calls were made.
@@ -126,5 +126,16 @@ fn a_large_body_on_its_way_does_not_keep_small_calls_waiting() {
         // One that has to wait for the large one would be answered once.
         let small = small.into_inner();
         assert!(small > 10, "{backend:?}: {small} small calls beside the large one");
+    }
+}
+
+#[test]
+fn more_connections_are_served_than_the_soft_limit_of_files_allows() {
+    let dir = TempDir::new();
+    let limited = ["prlimit", "--nofile=64:4096", env!("CARGO_BIN_EXE_tinyfaas")];
+    let board = Board::start_as(&limited, Backend::Process, &[], dir.0.join("state"));
+    let mut clients: Vec<Client> = (0..200).map(|_| Client::connect(board.http.unwrap())).collect();
+    for client in &mut clients {
+        assert_eq!(client.call("nobody", b"").unwrap().status, 404);
     }
 }

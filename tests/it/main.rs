@@ -19,6 +19,7 @@ mod grpc_fuzz;
 mod grpc_hostile;
 mod grpc_peers;
 mod load;
+mod memory;
 mod runtimes;
 mod scripted;
 mod smoke;
