@@ -9,6 +9,7 @@ mod cli;
 mod coap;
 mod coap_fuzz;
 mod coap_net;
+mod contract_management;
 mod docker;
 mod failures;
 mod fake_handler;
