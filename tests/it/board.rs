@@ -353,7 +353,8 @@ pub fn zip_of(files: &[(&str, &str)]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// What the engine has that belongs to the instance of `state_dir`: containers, images and networks.
+/// What the engine has that belongs to the instance of `state_dir`: containers, images and networks. Layers of an image
+/// that is there are not told: they go with it.
 pub fn left_on_engine(state_dir: &Path) -> Vec<String> {
     let id = fs::read_to_string(state_dir.join("instance")).unwrap();
     let label = format!("label=tinyFaaS={}", id.trim());
@@ -364,7 +365,7 @@ pub fn left_on_engine(state_dir: &Path) -> Vec<String> {
     };
     let found = [
         list(&["ps", "-a", "--format", "container {{.Names}}"]),
-        list(&["images", "-a", "--format", "image {{.Repository}}:{{.Tag}}"]),
+        list(&["images", "--format", "image {{.Repository}}:{{.Tag}}"]),
         list(&["network", "ls", "--format", "network {{.Name}}"]),
     ];
     found.iter().flat_map(|text| text.lines()).map(str::to_owned).collect()

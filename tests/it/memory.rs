@@ -19,6 +19,9 @@ const MIB: usize = 1 << 20;
 /// How often memory is looked at while something runs.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// What glibc says of itself, in every program that it is linked into.
+const GLIBC: &[u8] = b"GNU C Library";
+
 /// By when all is given back that is.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -42,7 +45,7 @@ fn budget(key: &str) -> u64 {
     static BUDGETS: OnceLock<HashMap<String, u64>> = OnceLock::new();
     let budgets = BUDGETS.get_or_init(|| {
         let binary = fs::read(release()).unwrap();
-        let libc = if binary.windows(5).any(|w| w == b"glibc") { "glibc" } else { "musl" };
+        let libc = if binary.windows(GLIBC.len()).any(|w| w == GLIBC) { "glibc" } else { "musl" };
         let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/size-report/budgets.toml")).unwrap();
         let section = text.split("\n[").find_map(|part| part.strip_prefix(libc)?.strip_prefix("]\n")).unwrap();
         let pair = |line: &str| {
