@@ -150,6 +150,10 @@ impl<'c> RequestBody<'c> {
     }
 }
 
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "the body is too large")
+}
+
 fn copy(from: &[u8], to: &mut [u8], n: usize) {
     if let (Some(from), Some(to)) = (from.get(..n), to.get_mut(..n)) {
         to.copy_from_slice(from);
@@ -165,17 +169,18 @@ impl BodyStream for RequestBody<'_> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        // A body that says it is too large is not asked for.
+        if self.is_longer_than(self.left.allowed) {
+            return Poll::Ready(Err(too_large()));
+        }
         self.say_continue()?;
         match self.poll_more(cx, buf) {
             Poll::Ready(Ok(n)) => {
                 self.pause = None;
-                match self.left.allowed.checked_sub(n as u64) {
-                    Some(allowed) => self.left.allowed = allowed,
-                    None => {
-                        let text = "the body is too large";
-                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::FileTooLarge, text)));
-                    }
-                }
+                let Some(allowed) = self.left.allowed.checked_sub(n as u64) else {
+                    return Poll::Ready(Err(too_large()));
+                };
+                self.left.allowed = allowed;
                 Poll::Ready(Ok(n))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),

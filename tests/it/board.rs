@@ -139,10 +139,33 @@ impl Board {
                 command.args(["--runtime-base", &format!("{env}=tinyfaas-test/{env}")]);
             }
         }
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(flags);
+        Self::launch(command, backend, flags, state_dir, &[])
+    }
+
+    /// Starts a server whose front doors and backend (processes, please) are told by the environment alone.
+    pub fn from_environment(vars: &[(&str, &str)]) -> Self {
+        let dir = TempDir::new();
+        let state_dir = dir.0.join("state");
+        // The board removes it.
+        std::mem::forget(dir);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tinyfaas"));
+        command.args(["serve", "--management", "127.0.0.1:0", "--state-dir"]).arg(&state_dir);
+        Self::launch(command, Backend::Process, &[], state_dir, vars)
+    }
+
+    fn launch(
+        mut command: Command,
+        backend: Backend,
+        flags: &[&str],
+        state_dir: PathBuf,
+        vars: &[(&str, &str)],
+    ) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         for name in ["HTTP_PORT", "COAP_PORT", "GRPC_PORT", "TF_BACKEND", "DOCKER_HOST", "RUST_LOG"] {
             command.env_remove(name);
         }
+        command.envs(vars.iter().copied());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().unwrap();
@@ -369,4 +392,39 @@ pub fn left_on_engine(state_dir: &Path) -> Vec<String> {
         list(&["network", "ls", "--format", "network {{.Name}}"]),
     ];
     found.iter().flat_map(|text| text.lines()).map(str::to_owned).collect()
+}
+
+/// A zip archive of files with their unix modes, in memory.
+pub fn unix_zip(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+    let mut writer = tinyfaas::wire::zip::Writer::new(Vec::new());
+    for (name, mode, mut content) in files.iter().copied() {
+        writer.file(name, mode, &mut content).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// The JSON of an upload.
+pub fn json_of(name: &str, env: &str, threads: usize, zip: &[u8], envs: &[&str]) -> Vec<u8> {
+    let zip = base64::engine::general_purpose::STANDARD.encode(zip);
+    serde_json::json!({"name": name, "env": env, "threads": threads, "zip": zip, "envs": envs}).to_string().into_bytes()
+}
+
+/// The JSON of an upload of files.
+pub fn upload_json(name: &str, env: &str, threads: usize, files: &[(&str, &str)], envs: &[&str]) -> Vec<u8> {
+    json_of(name, env, threads, &zip_of(files), envs)
+}
+
+/// What a state directory holds of functions: stored ones, spooled ones, folders of handlers and versions. The process
+/// backend's own folder, and in it those of the runtimes' programs, belong to no function.
+pub fn left_of(state_dir: &Path) -> Vec<String> {
+    let mut left = Vec::new();
+    for folder in ["functions", "spool", "run", "run/process"] {
+        for entry in fs::read_dir(state_dir.join(folder)).into_iter().flatten() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if !["process", "python3", "nodejs", "binary"].contains(&name.as_str()) {
+                left.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    left
 }

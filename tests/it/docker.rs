@@ -619,6 +619,43 @@ fn clean_removes_one_instance_and_says_what_it_was() {
 }
 
 #[test]
+fn clean_leaves_a_runtime_s_image_that_another_instance_runs_on() {
+    let Some(bench) = Bench::new("shared image") else { return };
+    let Some(other) = Bench::new("shared image") else { return };
+    // A base of our own, so that no other test has made its image.
+    let base = format!("tinyfaas-it-base:{}", bench.instance);
+    assert!(Command::new("docker").args(["tag", BUSYBOX, &base]).status().unwrap().success());
+    let on_base = |bench: &Bench| {
+        let mut config = bench.config();
+        config.bases.push((Runtime::Binary, base.clone()));
+        bench.backend(config)
+    };
+    let mine = bench.deployment("mine", Runtime::Binary, &[("fn.sh", "cat")]);
+    let theirs = other.deployment("theirs", Runtime::Binary, &[("fn.sh", "cat")]);
+    let clean = |instance: &str| {
+        let engine = EngineAddress::parse(EngineAddress::DEFAULT).unwrap();
+        let instance = instance.to_owned();
+        async move { docker::clean(engine, &EXECUTOR, Workers::new(), Some(&instance)).await.unwrap() }
+    };
+    run(async {
+        soon("prepare", on_base(&bench).prepare(&mine)).await.unwrap();
+        let backend = on_base(&other);
+        soon("prepare", backend.prepare(&theirs)).await.unwrap();
+        let started = soon("start", backend.start(&theirs)).await.unwrap();
+        let removed = clean(&bench.instance).await;
+        assert!(!removed.iter().any(|line| line.contains("tinyfaas-binary:")), "{removed:?}");
+        assert_eq!(ask(&healthy(&started), &post("x")).unwrap(), (200, "x".into()));
+        clean(&other.instance).await;
+        let removed = clean(&bench.instance).await;
+        assert!(matches!(&removed[..], [image] if image.starts_with("image tinyfaas-binary:")), "{removed:?}");
+        // The image is gone under a backend that has made it: it is made again.
+        let started = soon("start", backend.start(&theirs)).await.unwrap();
+        assert_eq!(ask(&healthy(&started), &post("x")).unwrap(), (200, "x".into()));
+    });
+    assert!(Command::new("docker").args(["rmi", &base]).output().unwrap().status.success());
+}
+
+#[test]
 fn two_stops_at_once_and_a_removal_by_hand_are_no_error() {
     let Some(bench) = Bench::new("races") else { return };
     let backend = bench.foreign(HTTPD);

@@ -9,6 +9,8 @@ mod cli;
 mod coap;
 mod coap_fuzz;
 mod coap_net;
+mod contract_functions;
+mod contract_http;
 mod contract_management;
 mod docker;
 mod failures;

@@ -136,7 +136,10 @@ fn hash(spec: &Spec, base: &str, executable: &Path) -> io::Result<String> {
 }
 
 /// Builds the runtime's image where it is absent, and says what it is called.
-async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, BackendError> {
+///
+/// # Errors
+/// With the log's tail where the build failed; with what to do where an image that the operator named is absent.
+pub async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, BackendError> {
     let tag = runtime_tag(inner, runtime).await?;
     // Two deployments at once need one build.
     let _one = inner.making.lock().await;

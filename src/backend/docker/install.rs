@@ -80,9 +80,16 @@ async fn attempt(
 ) -> Result<String, BackendError> {
     let owner = Owner::of_handlers();
     network::ensure(inner).await?;
-    let options = CreateContainerOptions { name: Some(name.into()), ..Default::default() };
-    let request = inner.engine.client.create_container(Some(options), body(inner, deployment, base, owner, how));
-    inner.call(Box::pin(request)).await?;
+    let options = || Some(CreateContainerOptions { name: Some(name.into()), ..Default::default() });
+    let create = || inner.engine.client.create_container(options(), body(inner, deployment, base, owner, how));
+    match inner.call(Box::pin(create())).await {
+        // The runtime's image is one for all instances, and one of them was cleaned up just now.
+        Err(fault) if fault.is(404) => {
+            image::ensure_runtime(inner, deployment.runtime).await?;
+            inner.call(Box::pin(create())).await?;
+        }
+        other => drop(other?),
+    }
     files::send_function(inner, deployment, name, owner).await?;
     inner.call(Box::pin(inner.engine.client.start_container(name, None::<StartContainerOptions>))).await?;
     let limit = inner.config.install_timeout;

@@ -123,11 +123,21 @@ pub async fn clean(
         }
     }
     let options = ListImagesOptions { filters: filters(), ..Default::default() };
-    for found in engine.call(limit, Box::pin(client.list_images(Some(options)))).await? {
-        let options = bollard::query_parameters::RemoveImageOptions { force: true, ..Default::default() };
-        let result = engine.call(limit, Box::pin(client.remove_image(&found.id, Some(options), None))).await;
-        if gone(result.map(drop))? {
-            removed.push(format!("image {}", found.repo_tags.first().unwrap_or(&found.id)));
+    let mut images = engine.call(limit, Box::pin(client.list_images(Some(options)))).await?;
+    // Those of functions are made from those of runtimes, and have to go first.
+    images.sort_by_key(|image| image.labels.contains_key(labels::RUNTIME));
+    for found in images {
+        // A runtime's image serves every instance of this version: where another one still needs it, it stays.
+        let shared = found.labels.contains_key(labels::RUNTIME);
+        let tags = if found.repo_tags.is_empty() { vec![found.id] } else { found.repo_tags };
+        for tag in tags {
+            let options = bollard::query_parameters::RemoveImageOptions { force: !shared, ..Default::default() };
+            let result = engine.call(limit, Box::pin(client.remove_image(&tag, Some(options), None))).await;
+            if matches!(&result, Err(fault) if shared && fault.is(409)) {
+                log::info!("the image {tag} stays: another instance uses it");
+            } else if gone(result.map(drop))? {
+                removed.push(format!("image {tag}"));
+            }
         }
     }
     Ok(removed)
