@@ -3,10 +3,10 @@
 
 use crate::board::{Backend, Board, json_of, left_of, left_on_engine, request, unix_zip, upload_json, zip_of};
 
-/// Checks that a call answers this status and text.
 /// Names and texts of a function's files.
 type Files<'a> = &'a [(&'a str, &'a str)];
 
+/// Checks that a call answers this status and text.
 #[track_caller]
 fn assert_call(board: &Board, name: &str, body: &[u8], status: u16, text: &str) {
     let answer = board.call(name, body);
