@@ -10,6 +10,7 @@ use crate::function::Runtime;
 
 /// Folder of a handler's own files in a container.
 pub const HANDLER_DIR: &str = "/tinyfaas";
+
 /// What is known of one runtime.
 #[derive(Debug)]
 pub struct Spec {
@@ -27,6 +28,9 @@ pub struct Spec {
     pub host: Host,
     /// Environment of a handler that saves memory; the function's own variables come after it. The image has it already.
     pub env: &'static [(&'static str, &'static str)],
+    /// The files that a handler can start with, at the function's top: one of them has to be there. The first marks a
+    /// folder as one of this runtime.
+    pub entries: &'static [&'static str],
     /// How dependencies are declared and installed; `None` where there are none.
     pub dependencies: Option<Dependencies>,
 }
@@ -61,17 +65,19 @@ pub struct Host {
 }
 
 /// How dependencies are declared and installed.
-///
-/// Both commands run with the function's folder as their working directory and write below it, and caches below `HOME`,
-/// which has to be writable.
 #[derive(Debug)]
 pub struct Dependencies {
     /// File at the function's top that declares them.
     pub file: &'static str,
-    /// The command in a container of the runtime's image.
-    pub in_container: &'static [&'static str],
-    /// The command on the host; `{dir}` is the function's folder.
-    pub on_host: &'static [&'static str],
+    /// The command that installs them, in the function's folder; `{cache}` is a folder that goes when it is done.
+    pub install: &'static [&'static str],
+}
+
+impl Dependencies {
+    /// The words of [`Self::install`] with this folder for caches.
+    pub fn command(&self, cache: &str) -> impl Iterator<Item = String> {
+        self.install.iter().map(move |word| word.replace("{cache}", cache))
+    }
 }
 
 /// Whether `file`, the text of [`Dependencies::file`], asks for anything. A broken one does: its installer says best what is wrong.
@@ -117,10 +123,11 @@ static PYTHON3: Spec = Spec {
     host: Host { interpreter: "python3", command: &["{interpreter}", "-S", "-B", "{program}/handler.py"] },
     // One malloc arena instead of one for each thread.
     env: &[("MALLOC_ARENA_MAX", "1")],
+    entries: &["fn.py"],
     dependencies: Some(Dependencies {
         file: "requirements.txt",
         // The handler looks in `.deps`: a function's own folder is the only one that can be written.
-        in_container: &[
+        install: &[
             "python3",
             "-m",
             "pip",
@@ -132,19 +139,6 @@ static PYTHON3: Spec = Spec {
             ".deps",
             "-r",
             "requirements.txt",
-        ],
-        on_host: &[
-            "python3",
-            "-m",
-            "pip",
-            "install",
-            "--no-cache-dir",
-            "--no-input",
-            "--disable-pip-version-check",
-            "--target",
-            "{dir}/.deps",
-            "-r",
-            "{dir}/requirements.txt",
         ],
     }),
 };
@@ -162,27 +156,17 @@ static NODEJS: Spec = Spec {
     },
     // Without these glibc keeps what the handler freed: 40 MB after a body of 20 MiB.
     env: &[("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_ARENA_MAX", "1")],
+    entries: &["package.json", "index.js", "fn.js", "fn.mjs", "fn.cjs", "index.mjs"],
     dependencies: Some(Dependencies {
         file: "package.json",
-        in_container: &[
+        install: &[
             "npm",
             "install",
             "--omit=dev",
             "--no-audit",
             "--no-fund",
             "--no-update-notifier",
-            "--cache=/tmp/.npm",
-        ],
-        on_host: &[
-            "npm",
-            "install",
-            "--prefix",
-            "{dir}",
-            "--omit=dev",
-            "--no-audit",
-            "--no-fund",
-            "--no-update-notifier",
-            "--cache={dir}/.npm",
+            "--cache={cache}",
         ],
     }),
 };
@@ -196,6 +180,7 @@ static BINARY: Spec = Spec {
     host: Host { interpreter: "sh", command: &["{self}", "handler"] },
     // As for Python: after 16 callers at once 0.65 MB of private memory stay, not 1.15 MB.
     env: &[("MALLOC_ARENA_MAX", "1")],
+    entries: &["fn.sh"],
     dependencies: None,
 };
 

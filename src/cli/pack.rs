@@ -1,21 +1,14 @@
 //! A function's folder as a zip archive, and what the folder says about the function.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-
 use crate::function::Runtime;
+use crate::runtimes;
 use crate::wire::zip::path;
 use crate::wire::zip::write::Writer;
-
-/// The file that tells which runtime a folder is for.
-const MARKS: [(&str, Runtime); 3] =
-    [("fn.py", Runtime::Python3), ("package.json", Runtime::Nodejs), ("fn.sh", Runtime::Binary)];
 
 /// Left out wherever they are: a repository's history is no part of a function and larger than it, and Python writes
 /// its caches again.
@@ -41,19 +34,9 @@ pub(super) fn write_zip(dir: &Path, out: &mut dyn Write) -> io::Result<()> {
 
 /// Whether `package.json` in `dir` names dependencies.
 fn installs_dependencies(dir: &Path) -> bool {
-    #[derive(Deserialize)]
-    struct Package {
-        #[serde(default)]
-        dependencies: BTreeMap<String, IgnoredAny>,
-    }
-    let read = || {
-        let mut text = String::new();
-        File::open(dir.join("package.json"))?.take(MAX_PACKAGE_JSON).read_to_string(&mut text)?;
-        Ok::<_, io::Error>(text)
-    };
-    // One that cannot be read or is no JSON is the server's to refuse; nothing is left out for it.
-    read()
-        .is_ok_and(|text| serde_json::from_str::<Package>(&text).is_ok_and(|package| !package.dependencies.is_empty()))
+    let mut text = Vec::new();
+    let read = File::open(dir.join("package.json")).and_then(|file| file.take(MAX_PACKAGE_JSON).read_to_end(&mut text));
+    read.is_ok() && runtimes::needs_install(Runtime::Nodejs, &text)
 }
 
 fn add(zip: &mut Writer<&mut dyn Write>, dir: &Path, prefix: &str, left_out: Option<&str>) -> io::Result<()> {
@@ -98,10 +81,19 @@ fn at(path: &Path, e: &io::Error) -> io::Error {
 /// # Errors
 /// One line, where that is not plain.
 pub(super) fn detect(dir: &Path) -> Result<Runtime, String> {
-    let found: Vec<_> = MARKS.iter().filter(|(file, _)| dir.join(file).is_file()).collect();
+    let specs = Runtime::ALL.map(runtimes::spec);
+    let has = |file: &str| dir.join(file).is_file();
+    let marks = specs.iter().filter_map(|spec| Some((*spec.entries.first()?, spec.runtime)));
+    let found: Vec<_> = marks.filter(|(file, _)| has(file)).collect();
     match found.as_slice() {
         [(_, runtime)] => Ok(*runtime),
-        [] => Err(format!("{} has no fn.py, package.json or fn.sh at its top: is it the folder?", dir.display())),
+        // An index.js beside a fn.py may be anything; where no mark is there it is the function.
+        [] => {
+            let spec = specs.iter().find(|spec| spec.entries.iter().any(|file| has(file)));
+            spec.map(|spec| spec.runtime).ok_or_else(|| {
+                format!("{} has no fn.py, package.json or fn.sh at its top: is it the folder?", dir.display())
+            })
+        }
         [(one, _), (two, _), ..] => {
             Err(format!("{} has both {one} and {two}: say --env python3, nodejs or binary", dir.display()))
         }
@@ -132,6 +124,10 @@ mod tests {
         assert_eq!(detect(&dir), Ok(Runtime::Binary));
         fs::remove_file(dir.join("fn.sh")).unwrap();
         assert!(detect(&dir).unwrap_err().contains("no fn.py"));
+        fs::write(dir.join("fn.mjs"), "").unwrap();
+        assert_eq!(detect(&dir), Ok(Runtime::Nodejs));
+        fs::write(dir.join("fn.py"), "").unwrap();
+        assert_eq!(detect(&dir), Ok(Runtime::Python3));
         fs::remove_dir_all(dir).unwrap();
     }
 

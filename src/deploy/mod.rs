@@ -18,7 +18,8 @@ use futures_lite::FutureExt;
 
 use crate::backend::{Backend, BackendError, BackendErrorKind, LogLine, Started};
 use crate::dispatch::{Dispatch, Function, Handler};
-use crate::function::{Deployment, Name, Runtime};
+use crate::function::{Deployment, Name};
+use crate::runtimes;
 use crate::shutdown::Shutdown;
 use crate::store::{Spool, Store, archive_len};
 use crate::upload_request::Deploy;
@@ -452,16 +453,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The file that a runtime starts with has to be there: without it every handler would only fail.
 fn check_entry<R: std::io::Read + std::io::Seek>(archive: &Archive<R>, d: &Deployment) -> Result<(), DeployError> {
-    let (files, wanted): (&[&str], _) = match d.runtime {
-        Runtime::Python3 => (&["fn.py"], "fn.py"),
-        Runtime::Nodejs => (&["package.json", "index.js", "fn.js"], "package.json, index.js or fn.js"),
-        Runtime::Binary => (&["fn.sh"], "fn.sh"),
-    };
-    for file in files {
+    let entries = runtimes::spec(d.runtime).entries;
+    for file in entries {
         if archive.has_file(&d.subfolder, file)? {
             return Ok(());
         }
     }
+    let wanted = entries.join(" or ");
     let text = format!("a function with env {} needs {wanted} at the top of its folder in the zip archive", d.runtime);
     Err(DeployError::new(422, text))
 }

@@ -13,6 +13,7 @@ use crate::backend::{Boxed, Found};
 use crate::buffers::Buffers;
 use crate::call::{Body, Call, Method, Protocol};
 use crate::function::Limits;
+use crate::function::Runtime;
 use crate::net::Address;
 use crate::wire::headers::Headers;
 use crate::wire::zip::Writer;

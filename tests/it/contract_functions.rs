@@ -80,6 +80,25 @@ module.exports = async (req, res) => {
 ";
 
 #[test]
+fn a_node_function_needs_no_package_json() {
+    for backend in Backend::available() {
+        let board = Board::start(backend, &[]);
+        let common = "module.exports = (req, res) => res.send('common')";
+        let es = "export default (req, res) => res.send('es')";
+        for (file, text, answer) in [
+            ("index.js", common, "common"),
+            ("fn.js", common, "common"),
+            ("fn.cjs", common, "common"),
+            ("fn.mjs", es, "es"),
+            ("index.mjs", es, "es"),
+        ] {
+            board.deploy("f", "nodejs", 1, &[(file, text)]);
+            assert_call(&board, "f", b"", 200, answer);
+        }
+    }
+}
+
+#[test]
 fn nodejs_speaks_the_conventions_of_express() {
     for backend in Backend::available() {
         let board = Board::start(backend, &[]);

@@ -121,7 +121,7 @@ fn body(inner: &Inner, deployment: &Deployment, base: &str, owner: Owner, how: &
         user: config.hardened.then(|| owner.user()),
         working_dir: Some(FUNCTION_DIR.into()),
         env: Some(vec!["HOME=/tmp".into()]),
-        entrypoint: Some(how.in_container.iter().map(ToString::to_string).collect()),
+        entrypoint: Some(how.command("/tmp/cache").collect()),
         cmd: Some(Vec::new()),
         labels: Some(labels::of_deployment(config, deployment)),
         host_config: Some(host),

@@ -146,13 +146,14 @@ impl Process {
     async fn install(&self, deployment: &Deployment, dir: &Path) -> Result<(), BackendError> {
         let Some(dependencies) = &runtimes::spec(deployment.runtime).dependencies else { return Ok(()) };
         self.own(dir, deployment, true)?;
-        let program = dependencies.on_host.first().copied().unwrap_or_default();
-        let found = find_program(program).ok_or_else(|| {
+        let cache = dir.join(".cache");
+        let cache_text = cache.to_string_lossy();
+        let mut words = dependencies.command(&cache_text);
+        let program = words.next().unwrap_or_default();
+        let found = find_program(&program).ok_or_else(|| {
             engine(format!("{program} is not installed on this machine: {} needs it", dependencies.file))
         })?;
-        let fill = |arg: &&str| OsString::from(arg.replace("{dir}", &dir.to_string_lossy()));
-        let mut command: Vec<OsString> = vec![found.into()];
-        command.extend(dependencies.on_host.iter().skip(1).map(fill));
+        let command = std::iter::once(found.into()).chain(words.map(OsString::from)).collect();
         let mut env = base_env();
         // How packages are reached is the machine's business: its settings for it hold here, and only here.
         env.extend(std::env::vars_os().filter(|(key, _)| is_package_setting(&key.to_string_lossy())));
@@ -165,7 +166,10 @@ impl Process {
             None
         };
         let why = match ended.or(late).await {
-            Some(exit) if exit.success => return Ok(()),
+            Some(exit) if exit.success => {
+                let _ = fs::remove_dir_all(&cache);
+                return Ok(());
+            }
             Some(exit) => exit.text,
             None => {
                 child.stop().await;
