@@ -50,8 +50,22 @@ pub fn docker_is_ready() -> bool {
         }
         let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/build")).output().unwrap();
         assert!(made.status.success(), "tests/images/build failed:\n{}", String::from_utf8_lossy(&made.stderr));
+        make_runtime_images();
         true
     })
+}
+
+/// Has the images of this program's runtimes made once, by a server whose state stays from run to run: every other
+/// server uses them, and it removes those of earlier programs.
+fn make_runtime_images() {
+    let state_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("runtimes");
+    let mut board = Board::start_in(Backend::Docker, &[], state_dir);
+    board.keep_state = true;
+    let nothing = [("python3", "fn.py", "def fn(input): pass"), ("nodejs", "fn.js", "module.exports = () => {}")];
+    for (env, file, text) in nothing.into_iter().chain([("binary", "fn.sh", "")]) {
+        board.deploy(env, env, 1, &[(file, text)]);
+        assert_eq!(board.delete(env).status, 200);
+    }
 }
 
 /// A running server. Stopped, and its state removed, when dropped.

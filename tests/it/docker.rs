@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use tinyfaas::function::{Deployment, Limits, Name, Runtime};
 use tinyfaas::net::Address;
 use tinyfaas::store::Store;
 use tinyfaas::worker::Workers;
+
+use crate::board::docker_is_ready;
 
 /// An image with busybox.
 const BUSYBOX: &str = "tinyfaas-test/binary";
@@ -53,16 +55,10 @@ struct Bench {
 impl Bench {
     /// `None`, said loudly, where there is no engine; a failure where CI promised one.
     fn new(test: &str) -> Option<Self> {
-        if UnixStream::connect("/var/run/docker.sock").is_err() {
-            assert!(std::env::var_os("CI").is_none(), "CI has no Docker engine at /var/run/docker.sock");
-            eprintln!("SKIPPED {test}: no Docker engine at /var/run/docker.sock");
+        if !docker_is_ready() {
+            eprintln!("SKIPPED {test}: no Docker engine answers");
             return None;
         }
-        static IMAGES: Once = Once::new();
-        IMAGES.call_once(|| {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/build");
-            assert!(Command::new(script).status().unwrap().success(), "{script} failed");
-        });
         let instance = format!("it-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let dir = std::env::temp_dir().join(format!("tinyfaas-{instance}"));
         let store = Store::open(&dir).unwrap();
@@ -651,6 +647,35 @@ fn clean_leaves_a_runtime_s_image_that_another_instance_runs_on() {
         // The image is gone under a backend that has made it: it is made again.
         let started = soon("start", backend.start(&theirs)).await.unwrap();
         assert_eq!(ask(&healthy(&started), &post("x")).unwrap(), (200, "x".into()));
+    });
+    assert!(Command::new("docker").args(["rmi", &base]).output().unwrap().status.success());
+}
+
+#[test]
+fn sweep_removes_a_runtime_s_image_of_another_version_once_nothing_runs_on_it() {
+    let Some(bench) = Bench::new("old image") else { return };
+    let base = format!("tinyfaas-it-base:{}", bench.instance);
+    assert!(Command::new("docker").args(["tag", BUSYBOX, &base]).status().unwrap().success());
+    let mut old = bench.config();
+    old.bases.push((Runtime::Binary, base.clone()));
+    let old = bench.backend(old);
+    let function = bench.deployment("f", Runtime::Binary, &[("fn.sh", "cat")]);
+    let images = || {
+        let label = format!("label=tinyFaaS={}", bench.instance);
+        let out = Command::new("docker").args(["images", "-q", "--filter", &label]).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).lines().count()
+    };
+    run(async {
+        soon("prepare", old.prepare(&function)).await.unwrap();
+        let started = soon("start", old.start(&function)).await.unwrap();
+        old.sweep(std::slice::from_ref(&function)).await.unwrap();
+        assert_eq!(images(), 1, "the version that runs now");
+        let new = bench.on_base();
+        new.sweep(std::slice::from_ref(&function)).await.unwrap();
+        assert_eq!(images(), 1, "a handler that was taken over runs on it");
+        assert_eq!(ask(&healthy(&started), &post("x")).unwrap(), (200, "x".into()));
+        new.sweep(&[]).await.unwrap();
+        assert_eq!(images(), 0);
     });
     assert!(Command::new("docker").args(["rmi", &base]).output().unwrap().status.success());
 }

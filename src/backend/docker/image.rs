@@ -72,6 +72,17 @@ pub async fn remove(inner: &Inner, image: &str) -> Result<(), Fault> {
     }
 }
 
+/// Removes a tag, and the image with its last one, unless a container is made of it. One that is gone is no error.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn remove_unused(inner: &Inner, tag: &str) -> Result<(), Fault> {
+    match inner.call(Box::pin(inner.engine.client.remove_image(tag, None::<RemoveImageOptions>, None))).await {
+        Err(fault) if !fault.is(404) && !fault.is(409) => Err(fault),
+        _ => Ok(()),
+    }
+}
+
 /// The tag of the image with the dependencies of one version of a function, apart for each instance.
 /// Image names have no capitals; the digest tells functions apart that differ only in these.
 pub fn function_tag(config: &Config, deployment: &Deployment) -> String {
@@ -89,7 +100,10 @@ async fn exists(inner: &Inner, image: &str) -> Result<bool, Fault> {
 }
 
 /// The tag of a runtime's image; it says nothing of whether the image is there.
-async fn runtime_tag(inner: &Inner, runtime: Runtime) -> Result<String, BackendError> {
+///
+/// # Errors
+/// Our own executable cannot be read.
+pub async fn runtime_tag(inner: &Inner, runtime: Runtime) -> Result<String, BackendError> {
     if let Some(image) = inner.config.image(runtime) {
         return Ok(image.to_string());
     }

@@ -5,13 +5,13 @@ use std::fs;
 
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
-    ListContainersOptions, ListImagesOptions, ListNetworksOptions, RemoveContainerOptions,
+    ListContainersOptions, ListImagesOptions, ListNetworksOptions, RemoveContainerOptions, RemoveImageOptions,
 };
 
 use super::engine::{Engine, Fault};
 use super::{Inner, container, image, labels, network};
 use crate::backend::{BackendError, Found, Started};
-use crate::function::{Deployment, Name};
+use crate::function::{Deployment, Name, Runtime};
 
 /// Our name for a listed container.
 fn id_of(summary: &ContainerSummary) -> Option<&str> {
@@ -50,7 +50,8 @@ pub async fn running(inner: &Inner) -> Result<Vec<Found>, BackendError> {
     Ok(found)
 }
 
-/// Removes everything of the instance that belongs to none of `keep`; runtimes' images stay, they cost a build.
+/// Removes everything of the instance that belongs to none of `keep`. Runtimes' images cost a build: they stay unless they
+/// are another version's and nothing runs on them.
 ///
 /// # Errors
 /// When the engine refuses or cannot be reached.
@@ -70,9 +71,15 @@ pub async fn sweep(inner: &Inner, keep: &[Deployment]) -> Result<(), BackendErro
     let filters = Some(labels::filter(Some(&inner.config.instance)));
     let options = ListImagesOptions { filters, ..Default::default() };
     for found in inner.call(Box::pin(inner.engine.client.list_images(Some(options)))).await? {
-        // A runtime's image has no digest, nor has one that we do not know.
         if found.labels.get(labels::DIGEST).is_some_and(|d| !kept(d)) {
             image::remove(inner, &found.id).await?;
+        }
+        if let Some(Ok(runtime)) = found.labels.get(labels::RUNTIME).map(|name| Runtime::parse(name)) {
+            let current = image::runtime_tag(inner, runtime).await?;
+            for tag in found.repo_tags.iter().filter(|tag| **tag != current) {
+                log::info!("removing the image {tag}: {current} takes its place");
+                image::remove_unused(inner, tag).await?;
+            }
         }
     }
     if keep.is_empty() {
@@ -131,7 +138,7 @@ pub async fn clean(
         let shared = found.labels.contains_key(labels::RUNTIME);
         let tags = if found.repo_tags.is_empty() { vec![found.id] } else { found.repo_tags };
         for tag in tags {
-            let options = bollard::query_parameters::RemoveImageOptions { force: !shared, ..Default::default() };
+            let options = RemoveImageOptions { force: !shared, ..Default::default() };
             let result = engine.call(limit, Box::pin(client.remove_image(&tag, Some(options), None))).await;
             if matches!(&result, Err(fault) if shared && fault.is(409)) {
                 log::info!("the image {tag} stays: another instance uses it");
