@@ -10,8 +10,9 @@ TINYFAAS := $(TARGET)/$(shell rustc --print host-tuple)/release/tinyfaas
 start: build
 	TINYFAAS=$(TINYFAAS) tests/start
 
-# Every test: units, and the program as its users meet it.
+# Every test: units, and the program as its users meet it. What they call is installed first, where that can be.
 test:
+	tests/setup
 	cargo test
 
 # One static binary.

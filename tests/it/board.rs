@@ -390,16 +390,19 @@ pub fn zip_of(files: &[(&str, &str)]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
+/// What Docker's own command prints; it has to work.
+pub fn docker(args: &[&str]) -> String {
+    let out = Command::new("docker").args(args).output().unwrap();
+    assert!(out.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
 /// What the engine has that belongs to the instance of `state_dir`: containers, images and networks. Layers of an image
 /// that is there are not told: they go with it.
 pub fn left_on_engine(state_dir: &Path) -> Vec<String> {
     let id = fs::read_to_string(state_dir.join("instance")).unwrap();
     let label = format!("label=tinyFaaS={}", id.trim());
-    let list = |args: &[&str]| {
-        let out = Command::new("docker").args(args).args(["--filter", &label]).output().unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8(out.stdout).unwrap()
-    };
+    let list = |args: &[&str]| docker(&[args, &["--filter", &label]].concat());
     let found = [
         list(&["ps", "-a", "--format", "container {{.Names}}"]),
         list(&["images", "--format", "image {{.Repository}}:{{.Tag}}"]),

@@ -1,7 +1,7 @@
 //! The contract's *Functions* table on each backend: what a function is given, what it may answer, how it fails, and what
 //! of it is installed. All goes the whole way: upload, handler, HTTP front door.
 
-use crate::board::{Backend, Board, json_of, left_of, left_on_engine, request, unix_zip, upload_json, zip_of};
+use crate::board::{Backend, Board, docker, json_of, left_of, left_on_engine, request, unix_zip, upload_json, zip_of};
 
 /// Names and texts of a function's files.
 type Files<'a> = &'a [(&'a str, &'a str)];
@@ -268,4 +268,41 @@ fn a_replacement_that_fails_leaves_what_ran_before_running() {
         assert_call(&board, "v", b"", 200, "second");
         assert_eq!(board.manage("GET", "/list", b"").text(), "v\n");
     }
+}
+
+/// A handler that knows the contract alone: TCP 8000, `/health`, `/fn`, a connection a call.
+const PLAIN_HANDLER: &str = r"
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(200 if self.path == '/health' else 404, b'')
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get('Content-Length', 0)))
+        self.answer(200, b'plain ' + body + b' ' + self.headers.get('X-Sensor', 'none').encode())
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(('', 8000), Handler).serve_forever()
+";
+
+#[test]
+fn an_image_that_knows_only_the_contract_is_a_handler() {
+    if !Backend::available().contains(&Backend::Docker) {
+        return;
+    }
+    let image = format!("tinyfaas-it-plain:{}", std::process::id());
+    let made = docker(&["create", "tinyfaas-test/python3", "true"]);
+    let command = serde_json::json!(["python3", "-c", PLAIN_HANDLER]);
+    docker(&["commit", "-c", &format!("CMD {command}"), made.trim(), &image]);
+    docker(&["rm", made.trim()]);
+    let board = Board::start(Backend::Docker, &["--runtime-image", &format!("binary={image}")]);
+    board.deploy("plain", "binary", 2, &[("fn.sh", "never run")]);
+    let answer = request(board.http.unwrap(), "POST", "/plain", "X-Sensor: 7\r\n", b"body");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "plain body 7"));
+    let board = board.power_cut();
+    assert_call(&board, "plain", b"again", 200, "plain again none");
+    drop(board);
+    docker(&["rmi", &image]);
 }

@@ -1,5 +1,5 @@
 //! The management API row by row, as scripts use it: uploads, archives from every tool, URLs, lists, logs, and what comes back
-//! after a stop. Each on the process backend; what an engine makes of it is in `docker.rs` and `failures.rs`.
+//! after a stop. What depends on who runs the handlers is tried on each backend.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 
-use crate::board::{Backend, Board, TempDir, request, zip_of};
+use crate::board::{Backend, Board, TempDir, docker, left_of, left_on_engine, request, zip_of};
 
 const ECHO: &str = "def fn(input):\n    print('called with', input)\n    return 'got ' + str(input)\n";
 
@@ -71,9 +71,34 @@ fn every_wrong_field_is_named_and_nothing_is_left() {
         assert_eq!(answer.status, 400, "{text}");
         assert!(text.contains(word) && text.lines().count() == 1, "{word}: {text}");
     }
+    for (path, body, word) in [
+        ("/uploadURL", r#"{"name":"f","env":"python3","threads":1}"#, "url"),
+        ("/uploadURL", r#"{"name":"f","env":"python3","threads":1,"url":"ftp://host/a.zip"}"#, "http"),
+        ("/uploadURL", r#"{"name":"f","env":"python3","threads":1,"url":7}"#, "url"),
+        (
+            "/uploadURL",
+            r#"{"name":"f","env":"python3","threads":1,"url":"http://h/z","subfolder_path":"../x"}"#,
+            "subfolder",
+        ),
+        ("/uploadURL", r#"{"name":"f-g","env":"python3","threads":1,"url":"http://h/z"}"#, "name"),
+        ("/uploadURL", "url=http://h/z", "JSON"),
+        ("/delete", r#"{"nam":"f"}"#, "name"),
+        ("/delete", r#"{"name":7}"#, "name"),
+        ("/delete", r#"{"name":"a/b"}"#, "name"),
+        ("/delete", "f", "JSON"),
+    ] {
+        let answer = board.manage("POST", path, body.as_bytes());
+        let text = answer.text();
+        assert_eq!(answer.status, 400, "{path} {body}: {text}");
+        assert!(text.contains(word) && text.lines().count() == 1, "{word}: {text}");
+    }
     for (method, path, status) in [
         ("GET", "/upload", 405),
+        ("GET", "/uploadURL", 405),
+        ("GET", "/delete", 405),
+        ("GET", "/wipe", 405),
         ("POST", "/list", 405),
+        ("POST", "/logs", 405),
         ("GET", "/nothing", 404),
         ("POST", "/delete", 400),
         ("GET", "/logs?name=absent", 404),
@@ -100,6 +125,19 @@ fn python_zip(script: &str) -> Vec<u8> {
     out.stdout
 }
 
+/// The archive that `zip -r -` writes to a pipe for a folder with these files.
+fn zip_program(files: &[(&str, &str)]) -> Vec<u8> {
+    let dir = TempDir::new();
+    for (name, text) in files {
+        let path = dir.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let out = Command::new("zip").args(["-q", "-r", "-", "."]).current_dir(&dir.0).output().expect("zip is installed");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
 #[test]
 fn archives_of_other_tools_are_deployed_and_hostile_ones_are_refused_by_name() {
     let board = Board::start(Backend::Process, &[]);
@@ -107,6 +145,7 @@ fn archives_of_other_tools_are_deployed_and_hostile_ones_are_refused_by_name() {
     let helper = "i = zipfile.ZipInfo('run'); i.external_attr = 0o755 << 16; z.writestr(i, '#!/bin/sh\\necho helped\\n')\n\
                   z.writestr('fn.sh', './run')";
     for (what, env, zip, answer) in [
+        ("by zip -r -", "python3", zip_program(&[("fn.py", ECHO), ("deep/er/file", "x")]), "got 1"),
         ("to a pipe", "python3", python_zip(&entry("fn.py")), "got 1"),
         ("as the Go client names it", "python3", python_zip(&entry("/fn.py")), "got 1"),
         ("as GitHub makes it", "python3", python_zip(&entry("repo-main/fn.py")), "got 1"),
@@ -125,6 +164,8 @@ fn archives_of_other_tools_are_deployed_and_hostile_ones_are_refused_by_name() {
     }
     assert_eq!(board.manage("POST", "/wipe", b"").status, 200);
     let link = "i = zipfile.ZipInfo('link'); i.external_attr = 0o120777 << 16; z.writestr(i, '/etc/passwd')";
+    let through = "z.writestr('deep/', '')\ni = zipfile.ZipInfo('inner'); i.external_attr = 0o120777 << 16\n\
+                   z.writestr(i, 'deep')\nz.writestr('inner/file', 'x')";
     let good = python_zip(&entry("fn.py"));
     let mut encrypted = good.clone();
     for at in 0..encrypted.len() - 9 {
@@ -138,6 +179,7 @@ fn archives_of_other_tools_are_deployed_and_hostile_ones_are_refused_by_name() {
     for (what, zip, status, word) in [
         ("escapes", python_zip(&format!("{}\nz.writestr('../evil', 'x')", entry("fn.py"))), 422, "../evil"),
         ("a link out", python_zip(&format!("{}\n{link}", entry("fn.py"))), 422, "link"),
+        ("through a link", python_zip(&format!("{}\n{through}", entry("fn.py"))), 422, "inner/file"),
         ("a bomb", python_zip(&format!("{}\nz.writestr('big', b'0' * (80 << 20))", entry("fn.py"))), 413, "big"),
         ("encrypted", encrypted, 422, "fn.py"),
         ("cut", good[..good.len() - 30].to_vec(), 422, "zip"),
@@ -202,48 +244,58 @@ fn a_url_is_fetched_with_redirects_and_a_folder_of_it_is_the_function() {
 
 #[test]
 fn lists_logs_deletion_and_wiping() {
-    let mut board = Board::start(Backend::Process, &[]);
-    for name in ["one", "two"] {
-        board.deploy(name, "python3", 1, &[("fn.py", ECHO)]);
-        board.call(name, name.as_bytes());
+    for backend in Backend::available() {
+        let mut board = Board::start(backend, &[]);
+        for name in ["one", "two"] {
+            board.deploy(name, "python3", 2, &[("fn.py", ECHO)]);
+            board.call(name, name.as_bytes());
+        }
+        assert_eq!(board.manage("GET", "/list", b"").text(), "one\ntwo\n");
+        let line = board.wait_for("the line to be logged", |board| {
+            let text = board.manage("GET", "/logs?name=two", b"").text();
+            text.lines().find(|line| line.ends_with(" called with two")).map(str::to_owned)
+        });
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(words[0], "function=two");
+        assert!(words[1].strip_prefix("handler=").is_some_and(|id| !id.is_empty()), "{line}");
+        assert!(words[2].len() >= 20 && words[2].contains('T') && words[2].ends_with('Z'), "{line}");
+        let all = board.manage("GET", "/logs", b"").text();
+        assert!(all.contains("function=one ") && all.contains("function=two "), "{all}");
+        let deleted = board.delete("one");
+        assert_eq!((deleted.status, deleted.text().as_str()), (200, ""));
+        assert_eq!((board.call("one", b"").status, board.call("two", b"1").status), (404, 200));
+        assert_eq!(board.manage("POST", "/wipe", b"anything").status, 200);
+        assert_eq!(board.manage("GET", "/list", b"").text(), "");
+        assert_eq!(board.call("two", b"").status, 404);
+        assert_eq!(left_of(&board.state_dir), [""; 0]);
+        if backend == Backend::Docker {
+            let left = left_on_engine(&board.state_dir);
+            // The network is the server's, not a function's.
+            assert!(left.iter().all(|what| what.starts_with("network ")), "{left:?}");
+        }
     }
-    assert_eq!(board.manage("GET", "/list", b"").text(), "one\ntwo\n");
-    let line = board.wait_for("the line to be logged", |board| {
-        let text = board.manage("GET", "/logs?name=two", b"").text();
-        text.lines().find(|line| line.ends_with(" called with two")).map(str::to_owned)
-    });
-    let words: Vec<&str> = line.split(' ').collect();
-    assert_eq!(words[0], "function=two");
-    assert!(words[1].strip_prefix("handler=").is_some_and(|id| !id.is_empty()), "{line}");
-    assert!(words[2].len() >= 20 && words[2].contains('T') && words[2].ends_with('Z'), "{line}");
-    let all = board.manage("GET", "/logs", b"").text();
-    assert!(all.contains("function=one ") && all.contains("function=two "), "{all}");
-    let deleted = board.delete("one");
-    assert_eq!((deleted.status, deleted.text().as_str()), (200, ""));
-    assert_eq!((board.call("one", b"").status, board.call("two", b"1").status), (404, 200));
-    assert_eq!(board.manage("POST", "/wipe", b"anything").status, 200);
-    assert_eq!(board.manage("GET", "/list", b"").text(), "");
-    assert_eq!(board.call("two", b"").status, 404);
 }
 
 #[test]
 fn functions_come_back_after_a_stop_and_after_a_power_cut() {
-    let secret = r#","threads":2,"envs":["WORD=kept"]"#;
-    let zip = zip_of(&[("fn.py", "import os\ndef fn(i):\n    return os.environ['WORD']\n")]);
-    let zip = base64::engine::general_purpose::STANDARD.encode(zip);
-    let body = format!(r#"{{"name":"f","env":"python3","zip":"{zip}"{secret}}}"#);
-    let board = Board::start(Backend::Process, &["--log", "debug"]);
-    assert_eq!(board.manage("POST", "/upload", body.as_bytes()).status, 200);
-    let board = board.restart();
-    // A call waits until the function is up again.
-    assert_eq!(board.call("f", b"").text(), "kept");
-    let board = board.power_cut();
-    assert_eq!(board.call("f", b"").text(), "kept");
-    assert_eq!(board.manage("GET", "/list", b"").text(), "f\n");
-    assert!(!board.log().contains("kept"), "secrets are not logged: {}", board.log());
-    assert_eq!(board.delete("f").status, 200);
-    let board = board.power_cut();
-    assert_eq!(board.manage("GET", "/list", b"").text(), "");
+    for backend in Backend::available() {
+        let secret = r#","threads":2,"envs":["WORD=kept"]"#;
+        let zip = zip_of(&[("fn.py", "import os\ndef fn(i):\n    return os.environ['WORD']\n")]);
+        let zip = base64::engine::general_purpose::STANDARD.encode(zip);
+        let body = format!(r#"{{"name":"f","env":"python3","zip":"{zip}"{secret}}}"#);
+        let board = Board::start(backend, &["--log", "debug"]);
+        assert_eq!(board.manage("POST", "/upload", body.as_bytes()).status, 200);
+        let board = board.restart();
+        // A call waits until the function is up again.
+        assert_eq!(board.call("f", b"").text(), "kept");
+        let board = board.power_cut();
+        assert_eq!(board.call("f", b"").text(), "kept");
+        assert_eq!(board.manage("GET", "/list", b"").text(), "f\n");
+        assert!(!board.log().contains("kept"), "secrets are not logged: {}", board.log());
+        assert_eq!(board.delete("f").status, 200);
+        let board = board.power_cut();
+        assert_eq!(board.manage("GET", "/list", b"").text(), "");
+    }
 }
 
 #[test]
@@ -263,4 +315,35 @@ fn a_browser_form_and_a_chunked_body_are_uploads_like_any_other() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8(curl.stdout).unwrap(), "200");
+}
+
+#[test]
+fn a_container_of_ours_is_labelled_hardened_and_limited_and_clean_removes_it() {
+    if !Backend::available().contains(&Backend::Docker) {
+        return;
+    }
+    let board = Board::start(Backend::Docker, &["--stop-timeout", "1s"]);
+    let more = r#","threads":2,"limits":{"memory":"48Mi","cpu":"500m","pids":32}"#;
+    let answer = board.manage("POST", "/upload", json(r#""f""#, r#""python3""#, more).as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let instance = std::fs::read_to_string(board.state_dir.join("instance")).unwrap();
+    let instance = instance.trim();
+    // As the contract's scripts find them.
+    let ours = ["ps", "-q", "--filter", "label=tinyFaaS", "--filter", "label=tinyfaas-function=f"];
+    let ours = || docker(&[&ours[..], &["--filter", &format!("label=tinyFaaS={instance}")]].concat());
+    assert_eq!(ours().lines().count(), 2);
+    let first = ours().lines().next().unwrap().to_owned();
+    for (format, value) in [
+        ("{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}", "50331648 500000000 32"),
+        ("{{.HostConfig.CapDrop}} {{.HostConfig.Privileged}} {{.HostConfig.Init}}", "[ALL] false true"),
+        ("{{.HostConfig.SecurityOpt}}", "[no-new-privileges]"),
+        ("{{.Config.User}}", "65534:65534"),
+    ] {
+        assert_eq!(docker(&["inspect", "--format", format, &first]).trim(), value, "{format}");
+    }
+    let out = Command::new(env!("CARGO_BIN_EXE_tinyfaas")).args(["clean", "--instance", instance]).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let removed = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(removed.lines().filter(|line| line.contains("container tinyfaas-f-")).count(), 2, "{removed}");
+    assert!(!ours().lines().any(|id| id == first));
 }
