@@ -1,6 +1,6 @@
 //! Amounts as people write them: bytes (`64Ki`), times (`30s`), counts.
 //!
-//! Parsing is strict, and an error says what would be right.
+//! Parsing is strict, and an error says what would be right. What is shown can be parsed again.
 
 use std::time::Duration;
 
@@ -58,6 +58,28 @@ pub fn cpu_millis(text: &str) -> Result<u32, String> {
         _ => None,
     };
     millis.filter(|&n| n <= 1024 * 1000).and_then(|n| u32::try_from(n).ok()).ok_or_else(wrong)
+}
+
+/// A number of bytes in the largest unit that it is whole in.
+pub fn show_bytes(bytes: u64) -> String {
+    let units = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
+    show(bytes, &units, "")
+}
+
+/// A length of time, whole milliseconds, in the largest unit that it is whole in.
+pub fn show_duration(time: Duration) -> String {
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    show(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), &units, "ms")
+}
+
+/// Processor time in cores where it is whole cores, else in thousandths.
+pub fn show_cpu_millis(millis: u32) -> String {
+    show(u64::from(millis), &[(1000, "")], if millis == 0 { "" } else { "m" })
+}
+
+fn show(number: u64, units: &[(u64, &str)], smallest: &str) -> String {
+    let unit = units.iter().find(|(scale, _)| number > 0 && number.is_multiple_of(*scale));
+    unit.map_or_else(|| format!("{number}{smallest}"), |(scale, unit)| format!("{}{unit}", number / scale))
 }
 
 /// Takes a count of at least 1.
@@ -133,6 +155,20 @@ mod tests {
             let error = duration(wrong).unwrap_err();
             assert!(error.contains("such as 30s"), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_is_the_shortest_form_that_says_the_same() {
+        for text in ["0", "1", "1000", "1Ki", "1025", "64Mi", "1025Ki", "3Gi"] {
+            assert_eq!(show_bytes(bytes(text).unwrap()), text);
+        }
+        for text in ["1ms", "1500ms", "1s", "90s", "2m", "61m", "1h", "25h"] {
+            assert_eq!(show_duration(duration(text).unwrap()), text);
+        }
+        for text in ["0", "1m", "500m", "1", "1500m", "1024"] {
+            assert_eq!(show_cpu_millis(cpu_millis(text).unwrap()), text);
+        }
+        assert_eq!(show_duration(duration("60s").unwrap()), "1m");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The commands that ask the management API one thing: `list`, `logs`, `delete`, `wipe`; and `clean`, which asks the engine.
+//! The commands that ask the management API one thing: `logs`, `delete`, `wipe`; and `clean`, which asks the engine.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -14,15 +14,6 @@ use crate::backend::BackendErrorKind;
 use crate::backend::docker::{self, EngineAddress};
 use crate::function::Name;
 use crate::worker::Workers;
-
-/// print the names of the functions
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
-pub(super) struct List {
-    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
-    #[argh(option, arg_name = "HOST")]
-    host: Option<String>,
-}
 
 /// print what the handlers wrote, of one function or of all
 #[derive(FromArgs, Debug)]
@@ -74,12 +65,6 @@ pub(super) struct Clean {
     /// the Docker engine, unix:///path or tcp://host:port; default DOCKER_HOST, else unix:///var/run/docker.sock
     #[argh(option, arg_name = "URL")]
     docker_host: Option<String>,
-}
-
-impl List {
-    pub(super) fn run(self) -> Result<(), Error> {
-        ask_and_print(self.host, "GET", "/list", Body::None)
-    }
 }
 
 impl Logs {

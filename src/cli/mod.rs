@@ -9,6 +9,7 @@ mod error;
 pub mod grpc_client;
 mod http_client;
 mod invoke;
+mod list;
 mod manage;
 mod output;
 mod pack;
@@ -50,7 +51,7 @@ enum Command {
     Serve(Box<Config>),
     Deploy(deploy::Deploy),
     Invoke(invoke::Invoke),
-    List(manage::List),
+    List(list::List),
     Logs(manage::Logs),
     Delete(manage::Delete),
     Wipe(manage::Wipe),

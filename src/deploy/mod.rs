@@ -3,21 +3,27 @@
 //! Whoever deploys hears of success only when the function is stored and its handlers are healthy. A deployment that fails
 //! leaves nothing behind, and what ran before under its name still runs.
 
+mod active;
+mod error;
 pub mod health;
+mod restore;
+mod start;
 mod supervise;
 
-use std::collections::{HashMap, HashSet};
+pub use active::{Active, HandlerStatus, State};
+pub use error::DeployError;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_executor::{StaticExecutor, Task};
-use async_io::Timer;
 use async_lock::Semaphore;
-use futures_lite::FutureExt;
 
-use crate::backend::{Backend, BackendError, BackendErrorKind, LogLine, Started};
-use crate::dispatch::{Dispatch, Function, Handler};
+use crate::backend::{Backend, BackendError, LogLine};
+use crate::dispatch::{Dispatch, Handler};
 use crate::function::{Deployment, Name};
 use crate::runtimes;
 use crate::shutdown::Shutdown;
@@ -28,9 +34,6 @@ use crate::worker::Workers;
 
 /// Deployments under way at once: each unpacks, builds or installs, and boards have little of everything.
 const AT_ONCE: usize = 2;
-/// Lines and bytes of a handler's log that a failed deployment returns.
-const LOG_LINES: usize = 40;
-const LOG_BYTES: usize = 8 * 1024;
 
 /// Bounds of deployments.
 #[derive(Debug, Clone)]
@@ -41,15 +44,6 @@ pub struct Bounds {
     pub health_timeout: Duration,
     /// How long calls in flight may go on with handlers that were replaced or deleted.
     pub drain: Duration,
-}
-
-/// Why a deployment or a deletion failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeployError {
-    /// The HTTP status that fits.
-    pub status: u16,
-    /// What was wrong and what would be right; the tail of a log may follow on further lines.
-    pub text: String,
 }
 
 /// What turns uploads into running functions.
@@ -64,7 +58,7 @@ pub struct Deployer {
     slots: Semaphore,
     /// For handlers that are started again: not those of deployments, which may wait long for an installation.
     starts: Semaphore,
-    active: Mutex<HashMap<Name, Arc<Active>>>,
+    active: Mutex<BTreeMap<Name, Arc<Active>>>,
     /// Names that are being deployed or deleted.
     busy: Mutex<HashSet<Name>>,
     /// Versions that drain.
@@ -72,17 +66,6 @@ pub struct Deployer {
     /// Told when it is known what runs from before, and when stored functions are back.
     known: Shutdown,
     restored: Shutdown,
-}
-
-/// One version of a function with the tasks that keep its handlers running.
-struct Active {
-    deployment: Deployment,
-    function: Arc<Function>,
-    /// Asks the supervisors to let their calls finish, stop their handlers and end.
-    retire: Shutdown,
-    supervisors: Mutex<Vec<Task<()>>>,
-    /// Held by whoever prepares this version.
-    preparing: async_lock::Mutex<()>,
 }
 
 /// Keeps a name to one deployment, deletion or restoration at a time.
@@ -175,9 +158,9 @@ impl Deployer {
         let (store, stored) = (Arc::clone(&self.store), name.clone());
         self.blocking("remove the function from", move || store.remove(&stored)).await?;
         self.dispatch.remove(name.as_str());
-        // None where it waits to be restored: it has no handlers yet.
         let active = self.active().remove(name);
-        if let Some(active) = active {
+        // Before it is known what runs, nothing of it does; what is left over goes then.
+        if let Some(active) = active.filter(|_| self.known.has_begun()) {
             self.retire(&active).await;
         }
         log::info!("deleted {name}");
@@ -189,7 +172,7 @@ impl Deployer {
     /// # Errors
     /// The first error of a [`Deployer::delete`]; the others are deleted all the same.
     pub async fn wipe(self: &Arc<Self>) -> Result<(), DeployError> {
-        let names = self.dispatch.names();
+        let names: Vec<_> = self.active().keys().cloned().collect();
         let tasks: Vec<_> = names
             .into_iter()
             .map(|name| {
@@ -204,16 +187,15 @@ impl Deployer {
         result
     }
 
-    /// The names of what is deployed, those included whose handlers do not run yet.
-    pub fn names(&self) -> Vec<Name> {
-        self.dispatch.names()
+    /// The function of that name.
+    pub fn get(&self, name: &Name) -> Option<Arc<Active>> {
+        self.active().get(name).cloned()
     }
 
-    /// What is deployed and was started, by name.
-    pub fn deployments(&self) -> Vec<(Deployment, Arc<Function>)> {
-        let mut all: Vec<_> = self.active().values().map(|a| (a.deployment.clone(), Arc::clone(&a.function))).collect();
-        all.sort_by(|a, b| a.0.name.cmp(&b.0.name));
-        all
+    /// The function whose name comes after `name`, or the first one: to go through all without holding them.
+    pub fn next_after(&self, name: Option<&Name>) -> Option<Arc<Active>> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.active().range::<Name, _>((from, Bound::Unbounded)).next().map(|(_, active)| Arc::clone(active))
     }
 
     /// What handlers of the function wrote: see [`Backend::logs`].
@@ -231,7 +213,7 @@ impl Deployer {
 
     /// Ends everything: handlers are stopped, what is stored stays for the next start.
     pub async fn stop(&self) {
-        let active: Vec<_> = self.active().drain().map(|(_, active)| active).collect();
+        let active: Vec<_> = std::mem::take(&mut *self.active()).into_values().collect();
         for active in &active {
             active.retire.begin();
         }
@@ -268,79 +250,6 @@ impl Deployer {
         self.workers.unblock(check).await.map_err(|e| DeployError::disk("check the archive in", &e))?
     }
 
-    /// Starts all handlers of a version and waits until they are healthy; all or none.
-    async fn start_all(&self, deployment: &Deployment) -> Result<Vec<Arc<Handler>>, DeployError> {
-        let mut started: Vec<Started> = Vec::new();
-        let mut result = Ok(());
-        for _ in 0..deployment.threads {
-            match self.backend.start(deployment).await {
-                Ok(one) => started.push(one),
-                Err(e) => {
-                    result = Err(e.into());
-                    break;
-                }
-            }
-        }
-        let mut handlers = Vec::new();
-        for one in &started {
-            if result.is_ok() {
-                match self.healthy(one, deployment).await {
-                    Ok(handler) => handlers.push(handler),
-                    Err(e) => result = Err(e),
-                }
-            }
-        }
-        if let Err(e) = result {
-            for one in &started {
-                self.stop_handler(&one.id).await;
-            }
-            return Err(e);
-        }
-        Ok(handlers)
-    }
-
-    /// Waits until a handler that was started is healthy; fails early when it exits.
-    async fn healthy(&self, started: &Started, deployment: &Deployment) -> Result<Arc<Handler>, DeployError> {
-        let deadline = Instant::now() + self.bounds.health_timeout;
-        let ready = async { Ok(health::wait(&started.addresses, deadline).await) };
-        let exited = async { Err(self.backend.exited(&started.id).await) };
-        let why = match ready.or(exited).await {
-            Ok(Some(address)) => return Ok(Arc::new(Handler::new(started.id.clone(), address))),
-            Ok(None) => {
-                let seconds = self.bounds.health_timeout.as_secs_f32();
-                format!("did not answer /health with 200 within {seconds} s")
-            }
-            Err(how) => format!("ended before it was ready ({how})"),
-        };
-        let tail = self.log_tail(&started.id).await;
-        let text = format!("a handler of {} ({}) {why}{tail}", deployment.name, deployment.runtime);
-        Err(DeployError::new(422, text))
-    }
-
-    async fn log_tail(&self, id: &str) -> String {
-        let (sender, lines) = async_channel::bounded(8);
-        let send = async {
-            // The failure that asked for the log matters more than why there is none.
-            let _ = self.backend.logs(id, Some(LOG_LINES), sender).await;
-        };
-        let collect = async {
-            let mut tail = String::new();
-            while let Ok(line) = lines.recv().await {
-                if tail.len() < LOG_BYTES {
-                    tail.push('\n');
-                    tail.push_str(&String::from_utf8_lossy(&line.text));
-                }
-            }
-            tail
-        };
-        let late = async {
-            Timer::after(Duration::from_secs(2)).await;
-            String::new()
-        };
-        let both = async { futures_lite::future::zip(send, collect).await.1 };
-        both.or(late).await
-    }
-
     async fn commit(&self, mut spool: Spool, name: &Name) -> Result<std::path::PathBuf, DeployError> {
         let (store, name) = (Arc::clone(&self.store), name.clone());
         self.blocking("store the function in", move || store.commit(&mut spool, &name)).await
@@ -356,12 +265,13 @@ impl Deployer {
 
     /// Lets calls go to the new version and retires the old one.
     fn swap(self: &Arc<Self>, deployment: Deployment, handlers: Vec<Arc<Handler>>) {
-        let function = Arc::new(Function::new(deployment.name.clone(), deployment.limits.clone()));
+        let active = Active::new(deployment);
         for handler in &handlers {
-            function.add(Arc::clone(handler));
+            active.function().add(Arc::clone(handler));
         }
-        let slots = handlers.into_iter().map(Some).collect();
-        let old = self.activate(deployment, function, slots);
+        self.dispatch.install(Arc::clone(active.function()));
+        self.run(&active, handlers.into_iter().map(Some).collect());
+        let old = self.active().insert(active.deployment().name.clone(), active);
         if let Some(old) = old {
             let deployer = Arc::clone(self);
             let mut retiring = lock(&self.retiring);
@@ -370,54 +280,26 @@ impl Deployer {
         }
     }
 
-    /// Makes a version the active one and supervises its handlers: those in `slots`, and new ones for empty slots.
-    fn activate(
-        self: &Arc<Self>,
-        deployment: Deployment,
-        function: Arc<Function>,
-        slots: Vec<Option<Arc<Handler>>>,
-    ) -> Option<Arc<Active>> {
-        let name = deployment.name.clone();
-        self.dispatch.install(Arc::clone(&function));
-        let retire = Shutdown::new();
-        let active = Arc::new(Active {
-            deployment,
-            function,
-            retire,
-            supervisors: Mutex::default(),
-            preparing: async_lock::Mutex::default(),
-        });
-        let tasks = slots.into_iter().map(|handler| {
-            let (deployer, active) = (Arc::clone(self), Arc::clone(&active));
-            self.executor.spawn(async move { deployer.supervise(active, handler).await })
+    /// Supervises a version's handlers: one for each slot, a new one where there is none.
+    fn run(self: &Arc<Self>, active: &Arc<Active>, handlers: Vec<Option<Arc<Handler>>>) {
+        let tasks = handlers.into_iter().enumerate().map(|(slot, handler)| {
+            let (deployer, active) = (Arc::clone(self), Arc::clone(active));
+            self.executor.spawn(async move { deployer.supervise(active, slot, handler).await })
         });
         lock(&active.supervisors).extend(tasks);
-        self.active().insert(name, active)
     }
 
     /// Ends a version: its calls finish within a bound, its handlers stop, what was prepared for it goes.
     async fn retire(&self, active: &Active) {
         active.retire.begin();
         Self::join(&active.supervisors).await;
-        self.forget_unless_active(&active.deployment).await;
+        self.forget_unless_active(active.deployment()).await;
     }
 
     async fn forget_unless_active(&self, deployment: &Deployment) {
-        let same = self.active().get(&deployment.name).is_some_and(|a| a.deployment.digest == deployment.digest);
+        let same = self.active().get(&deployment.name).is_some_and(|a| a.deployment().digest == deployment.digest);
         if !same && let Err(e) = self.backend.forget(deployment).await {
             log::warn!("what was prepared for {} is left behind: {e}", deployment.name);
-        }
-    }
-
-    async fn stop_all(&self, handlers: &[Arc<Handler>]) {
-        for handler in handlers {
-            self.stop_handler(handler.id()).await;
-        }
-    }
-
-    async fn stop_handler(&self, id: &str) {
-        if let Err(e) = self.backend.stop(id).await {
-            log::warn!("handler {id} is left behind until the next start: {e}");
         }
     }
 
@@ -436,7 +318,7 @@ impl Deployer {
         Ok(Busy { deployer: self, name: name.clone() })
     }
 
-    fn active(&self) -> MutexGuard<'_, HashMap<Name, Arc<Active>>> {
+    fn active(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Active>>> {
         lock(&self.active)
     }
 }
@@ -462,44 +344,6 @@ fn check_entry<R: std::io::Read + std::io::Seek>(archive: &Archive<R>, d: &Deplo
     let wanted = entries.join(" or ");
     let text = format!("a function with env {} needs {wanted} at the top of its folder in the zip archive", d.runtime);
     Err(DeployError::new(422, text))
-}
-
-impl DeployError {
-    /// An error with its line of text.
-    pub fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, text: text.into() }
-    }
-
-    fn disk(what: &str, e: &std::io::Error) -> Self {
-        Self::new(500, format!("cannot {what} the state directory: {e}"))
-    }
-}
-
-impl std::fmt::Display for DeployError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl From<BackendError> for DeployError {
-    fn from(e: BackendError) -> Self {
-        let status = match e.kind {
-            BackendErrorKind::Function => 422,
-            BackendErrorKind::Engine => 500,
-            BackendErrorKind::Unreachable => 503,
-        };
-        Self::new(status, e.text)
-    }
-}
-
-impl From<zip::Error> for DeployError {
-    fn from(e: zip::Error) -> Self {
-        match e {
-            zip::Error::Refused(text) => Self::new(422, text),
-            zip::Error::TooLarge(text) => Self::new(413, text),
-            zip::Error::Io(e) => Self::disk("read the archive from", &e),
-        }
-    }
 }
 
 #[cfg(test)]

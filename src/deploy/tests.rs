@@ -6,10 +6,11 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_io::Timer;
 use futures_lite::future;
 
 use super::*;
-use crate::backend::{Boxed, Found};
+use crate::backend::{BackendErrorKind, Boxed, Found, Started};
 use crate::buffers::Buffers;
 use crate::call::{Body, Call, Method, Protocol};
 use crate::function::Limits;
@@ -240,7 +241,7 @@ impl Stage {
     }
 
     fn digest(&self, name: &str) -> String {
-        self.deployer.deployments().iter().find(|(d, _)| d.name.as_str() == name).unwrap().0.digest.clone()
+        self.deployer.get(&Name::parse(name).unwrap()).unwrap().deployment().digest.clone()
     }
 }
 
@@ -368,7 +369,7 @@ fn what_is_deployed_while_the_engine_is_away_is_not_overwritten_by_what_was_stor
     stage.run(async {
         let stored = stage.deployer.load().await.unwrap();
         assert_eq!(stage.dispatch.len(), 2, "both are known at once");
-        let names = || stage.deployer.names().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let names = || lock(&stage.deployer.active).keys().map(ToString::to_string).collect::<Vec<_>>();
         let waiting = async {
             stage.deployer.delete(&Name::parse("g").unwrap()).await.unwrap();
             *lock(&stage.backend.away) = false;

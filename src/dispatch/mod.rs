@@ -64,11 +64,6 @@ impl Dispatch {
         self.table().get(name).cloned()
     }
 
-    /// The functions' names, sorted.
-    pub fn names(&self) -> Vec<Name> {
-        self.table().values().map(|f| f.name().clone()).collect()
-    }
-
     /// Hands each function's name to `each`, sorted. The table is locked meanwhile.
     pub fn each_name(&self, each: &mut dyn FnMut(&str)) {
         self.table().keys().for_each(|name| each(name));

@@ -1,12 +1,14 @@
-//! The management API on its own port: deploy, delete, list, logs. HTTP/1.1 with JSON in and plain text out.
+//! The management API on its own port: deploy, delete, list, logs. HTTP/1.1 with JSON in and plain text out; what is
+//! deployed and how it is comes as JSON.
 
+mod functions;
 mod receive;
 
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 
-use crate::deploy::{DeployError, Deployer};
+use crate::deploy::{Active, DeployError, Deployer};
 use crate::fetch;
 use crate::function::{Limits, Name};
 use crate::http_server::{Head, RequestBody, Responder, Service};
@@ -38,6 +40,11 @@ pub struct Management {
     workers: Workers,
     settings: Settings,
 }
+
+/// What comes before the name in the path of one function.
+const FUNCTION: &str = "/functions/";
+/// What answers are but for those about functions.
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// An answer whose body is text.
 type Answer = Result<String, DeployError>;
@@ -73,33 +80,64 @@ impl Management {
         Ok(String::new())
     }
 
+    /// What is deployed, one function after the other: only one is held at a time.
+    fn deployed(&self) -> impl Iterator<Item = Arc<Active>> {
+        let first = self.deployer.next_after(None);
+        std::iter::successors(first, |last| self.deployer.next_after(Some(&last.deployment().name)))
+    }
+
+    /// The function that a client named.
+    fn known(&self, name: &Name) -> Result<Arc<Active>, DeployError> {
+        let unknown = || DeployError::new(404, format!("no function named {name}: GET /list shows those deployed"));
+        self.deployer.get(name).ok_or_else(unknown)
+    }
+
     fn list(&self) -> String {
-        self.deployer.names().iter().fold(String::new(), |mut text, name| {
+        self.deployed().fold(String::new(), |mut text, active| {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{name}");
+            let _ = writeln!(text, "{}", active.deployment().name);
             text
         })
     }
 
+    /// Streams what is deployed and how it is: a JSON array, one function a line.
+    async fn functions(&self, respond: Responder<'_>) -> io::Result<()> {
+        let mut pieces = respond.pieces(200, &content_type("application/json"), None);
+        let mut before = "[\n";
+        for active in self.deployed() {
+            let mut piece = before.as_bytes().to_vec();
+            piece.append(&mut functions::object(&active));
+            pieces.send(&piece).await?;
+            before = ",\n";
+        }
+        let end = if before == "[\n" { "[]\n" } else { "\n]\n" };
+        pieces.send(end.as_bytes()).await?;
+        pieces.finish().await
+    }
+
+    /// The same of one function.
+    async fn function(&self, name: &str, respond: Responder<'_>) -> io::Result<()> {
+        match Name::parse(name).map_err(bad).and_then(|name| self.known(&name)) {
+            Ok(active) => {
+                let mut text = functions::object(&active);
+                text.push(b'\n');
+                respond.whole(200, &content_type("application/json"), &text).await
+            }
+            Err(e) => refuse(respond, &e).await,
+        }
+    }
+
     /// Streams the logs of every handler, or of those of one function.
     async fn logs(&self, query: &str, respond: Responder<'_>) -> io::Result<()> {
-        let only = match wanted(query) {
+        let chosen = wanted(query).and_then(|name| name.map(|name| self.known(&name)).transpose());
+        let only = match chosen {
             Ok(only) => only,
             Err(e) => return refuse(respond, &e).await,
         };
-        let chosen: Vec<_> = self
-            .deployer
-            .deployments()
-            .into_iter()
-            .filter(|(deployment, _)| only.as_ref().is_none_or(|name| *name == deployment.name))
-            .collect();
-        if let (Some(name), true) = (&only, chosen.is_empty()) {
-            let text = format!("no function named {name}: GET /list shows those deployed");
-            return respond.text(404, &text).await;
-        }
-        let mut pieces = respond.pieces(200, &text_plain(), None);
-        for (deployment, function) in chosen {
-            for handler in function.snapshot() {
+        let all = only.is_none().then(|| self.deployed()).into_iter().flatten();
+        let mut pieces = respond.pieces(200, &content_type(TEXT), None);
+        for active in only.into_iter().chain(all) {
+            for handler in active.function().snapshot() {
                 let (sender, lines) = async_channel::bounded(8);
                 let read = self.deployer.logs(handler.id(), None, sender);
                 let write = async {
@@ -108,7 +146,8 @@ impl Management {
                         text.clear();
                         let id = handler.id().get(..12).unwrap_or(handler.id());
                         text.extend_from_slice(
-                            format!("function={} handler={id} {} ", deployment.name, line.timestamp).as_bytes(),
+                            format!("function={} handler={id} {} ", active.deployment().name, line.timestamp)
+                                .as_bytes(),
                         );
                         text.extend_from_slice(&line.text);
                         text.push(b'\n');
@@ -143,9 +182,10 @@ impl Service for Management {
         let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
         let method = match path {
             "/upload" | "/uploadURL" | "/delete" | "/wipe" => "POST",
-            "/list" | "/logs" => "GET",
+            "/list" | "/logs" | "/functions" => "GET",
+            _ if path.starts_with(FUNCTION) => "GET",
             _ => {
-                let text = "no such path: POST /upload, /uploadURL, /delete, /wipe or GET /list, /logs";
+                let text = "no such path: POST /upload, /uploadURL, /delete, /wipe or GET /list, /logs, /functions";
                 return respond.text(404, text).await;
             }
         };
@@ -160,10 +200,12 @@ impl Service for Management {
             "/delete" => self.delete(&mut body).await,
             "/wipe" => self.deployer.wipe().await.map(|()| String::new()),
             "/list" => Ok(self.list()),
-            _ => return self.logs(query, respond).await,
+            "/logs" => return self.logs(query, respond).await,
+            "/functions" => return self.functions(respond).await,
+            _ => return self.function(path.strip_prefix(FUNCTION).unwrap_or_default(), respond).await,
         };
         match answer {
-            Ok(text) => respond.whole(200, &text_plain(), text.as_bytes()).await,
+            Ok(text) => respond.whole(200, &content_type(TEXT), text.as_bytes()).await,
             Err(e) => refuse(respond, &e).await,
         }
     }
@@ -181,10 +223,10 @@ fn bad(text: String) -> DeployError {
     DeployError::new(400, text)
 }
 
-fn text_plain() -> Headers {
+fn content_type(value: &'static str) -> Headers {
     let mut headers = Headers::new();
     // Two constants: they cannot be refused.
-    let _ = headers.push("content-type", b"text/plain; charset=utf-8");
+    let _ = headers.push("content-type", value.as_bytes());
     headers
 }
 

@@ -26,4 +26,5 @@ mod memory;
 mod runtimes;
 mod scripted;
 mod smoke;
+mod status;
 mod watch;

@@ -103,6 +103,14 @@ impl Client {
         self.answer()
     }
 
+    /// Asks for a call whose answer nobody waits for.
+    pub fn begin(addr: SocketAddr, name: &str) -> Self {
+        let mut client = Self::connect(addr);
+        let head = format!("POST /{name} HTTP/1.1\r\nHost: board\r\nContent-Length: 0\r\n\r\n");
+        client.stream.get_mut().write_all(head.as_bytes()).unwrap();
+        client
+    }
+
     fn head(&mut self) -> io::Result<String> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {

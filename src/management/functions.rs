@@ -1,0 +1,88 @@
+//! `GET /functions` and `GET /functions/NAME`: what is deployed and how it is, as JSON.
+//!
+//! Of environment variables only the keys are shown: the values are secrets.
+
+use serde::Serialize;
+
+use crate::deploy::{Active, HandlerStatus};
+use crate::function::Limits;
+use crate::quantity;
+
+/// One function with its handlers.
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    env: &'static str,
+    threads: usize,
+    digest: &'a str,
+    state: &'static str,
+    calls: u64,
+    in_flight: usize,
+    waiting: usize,
+    limits: ShownLimits,
+    /// The keys alone.
+    envs: Vec<&'a str>,
+    handlers: Vec<ShownHandler>,
+}
+
+/// Limits as an upload may name them.
+#[derive(Serialize)]
+struct ShownLimits {
+    memory: String,
+    cpu: String,
+    pids: u32,
+    timeout: String,
+    concurrency: usize,
+    queue: usize,
+}
+
+#[derive(Serialize)]
+struct ShownHandler {
+    id: Option<String>,
+    state: &'static str,
+    in_flight: usize,
+    restarts: u64,
+    /// Why it was started again last.
+    reason: Option<Box<str>>,
+}
+
+/// One function's JSON object.
+pub(super) fn object(active: &Active) -> Vec<u8> {
+    let (deployment, function) = (active.deployment(), active.function());
+    let handlers = active.handlers();
+    let shown = Shown {
+        name: deployment.name.as_str(),
+        env: deployment.runtime.name(),
+        threads: deployment.threads,
+        digest: &deployment.digest,
+        state: active.state().name(),
+        calls: function.calls(),
+        in_flight: function.in_flight(),
+        waiting: function.waiting(),
+        limits: ShownLimits::new(&deployment.limits),
+        envs: deployment.envs.iter().map(|pair| pair.split_once('=').map_or("", |(key, _)| key)).collect(),
+        handlers: handlers.into_iter().map(ShownHandler::new).collect(),
+    };
+    // A struct of numbers and strings always becomes JSON.
+    serde_json::to_vec(&shown).unwrap_or_default()
+}
+
+impl ShownLimits {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            memory: quantity::show_bytes(limits.memory),
+            cpu: quantity::show_cpu_millis(limits.cpu_millis),
+            pids: limits.pids,
+            timeout: quantity::show_duration(limits.timeout),
+            concurrency: limits.concurrency,
+            queue: limits.queue,
+        }
+    }
+}
+
+impl ShownHandler {
+    fn new(status: HandlerStatus) -> Self {
+        let HandlerStatus { id, state, restarts, reason, in_flight } = status;
+        Self { id, state: state.name(), in_flight, restarts, reason }
+    }
+}
