@@ -14,8 +14,8 @@ use log::LevelFilter;
 use crate::backend::docker::{self, EngineAddress};
 pub use crate::backend::docker::{Network, Reach};
 use crate::function::{Limits, Runtime};
-use crate::logging;
-use crate::quantity::{bytes, count, count_or_zero, cpu_millis, duration};
+use crate::quantity::{bytes, count, count_or_zero, duration};
+use crate::{limits, logging};
 
 /// The management API's TCP port.
 pub const MANAGEMENT_PORT: u16 = 8080;
@@ -145,27 +145,27 @@ pub struct Config {
     pub max_functions: usize,
 
     /// longest time for one call, waiting included; default 60s
-    #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(60)")]
+    #[argh(option, arg_name = "TIME", from_str_fn(limits::timeout), default = "Duration::from_secs(60)")]
     pub timeout: Duration,
 
     /// calls that one handler works on at once; default 8
-    #[argh(option, arg_name = "N", from_str_fn(count), default = "8")]
+    #[argh(option, arg_name = "N", from_str_fn(limits::concurrency), default = "8")]
     pub concurrency: usize,
 
     /// calls that may wait for a handler, each function for itself; default 64
-    #[argh(option, arg_name = "N", from_str_fn(count_or_zero), default = "64")]
+    #[argh(option, arg_name = "N", from_str_fn(limits::queue), default = "64")]
     pub queue: usize,
 
     /// memory of a handler whose deployment names no limit, 0 for no bound; default 0
-    #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "0")]
+    #[argh(option, arg_name = "SIZE", from_str_fn(limits::memory), default = "0")]
     pub memory: u64,
 
     /// processor time of such a handler in cores, 2 or 500m, 0 for no bound; default 0
-    #[argh(option, arg_name = "CORES", from_str_fn(cpu_millis), default = "0")]
+    #[argh(option, arg_name = "CORES", from_str_fn(limits::cpu), default = "0")]
     pub cpu: u32,
 
     /// processes and threads in such a handler; default 256
-    #[argh(option, arg_name = "N", from_str_fn(parse_pids), default = "256")]
+    #[argh(option, arg_name = "N", from_str_fn(limits::pids), default = "256")]
     pub pids: u32,
 
     /// asynchronous calls at once; default 64
@@ -223,10 +223,6 @@ pub struct Config {
     /// time that calls in flight have to finish when the server stops; default 10s
     #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(10)")]
     pub grace: Duration,
-}
-
-fn parse_pids(text: &str) -> Result<u32, String> {
-    count(text).and_then(|n| u32::try_from(n).map_err(|_| format!("{text:?} is too many")))
 }
 
 /// Where a front door listens.

@@ -8,6 +8,7 @@
 //! - [`front`]: the front doors translate a protocol into a [`call::Call`] and its outcome back
 //! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
 //! - [`backend`]: starts, watches and removes handlers
+//! - [`limits`]: a function's limits as people write them
 //! - [`upload_request`]: what the JSON of the management API asks for
 //! - [`fetch`]: downloads an archive
 //! - [`handler`]: what runs inside a handler of a `binary` function; [`runtimes`]: what is known of each runtime
@@ -33,6 +34,7 @@ pub mod function;
 pub mod h2_socket;
 pub mod handler;
 pub mod http_server;
+pub mod limits;
 pub mod logging;
 pub mod management;
 pub mod net;

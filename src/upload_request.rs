@@ -8,13 +8,12 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::function::{Limits, Name, Runtime};
-use crate::quantity;
+use crate::limits;
 use crate::wire::url::Url;
 use crate::wire::zip::path;
 
@@ -28,15 +27,6 @@ pub const MAX_ENVS: usize = 512;
 const OWN_PREFIX: &str = "TINYFAAS_";
 /// Characters of a wrong value that an error repeats.
 const SHOWN: usize = 40;
-/// Least memory of a handler in bytes: engines refuse less.
-const MIN_MEMORY: u64 = 6 * 1024 * 1024;
-/// Most processes of one handler: the kernel's own default maximum.
-const MAX_PIDS: u64 = 32_768;
-/// Longest timeout: a call is not a job.
-const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-/// Most calls at once in a handler, and waiting for a function; both bound memory.
-const MAX_CONCURRENCY: u64 = 4096;
-const MAX_QUEUE: u64 = 65_536;
 
 /// What a deployment asks for, wherever its archive comes from.
 #[derive(Debug, PartialEq, Eq)]
@@ -260,31 +250,20 @@ impl Limit {
     }
 }
 
-fn set(limits: &mut Limits, name: &str, value: &Scalar) -> Result<(), String> {
+fn set(to: &mut Limits, name: &str, value: &Scalar) -> Result<(), String> {
+    let number = || amount(value, "a whole number such as 8");
     match name {
-        "memory" => limits.memory = memory(&amount(value, "a size such as \"64Mi\"")?)?,
-        "cpu" => limits.cpu_millis = quantity::cpu_millis(&amount(value, "an amount such as \"500m\"")?)?,
+        "memory" => to.memory = limits::memory(&amount(value, "a size such as \"64Mi\"")?)?,
+        "cpu" => to.cpu_millis = limits::cpu(&amount(value, "an amount such as \"500m\"")?)?,
         "timeout" => match value {
-            Scalar::Text(text) => limits.timeout = timeout(&cut(text))?,
+            Scalar::Text(text) => to.timeout = limits::timeout(&cut(text))?,
             _ => return Err("has to be a string such as \"30s\"".into()),
         },
-        "pids" => limits.pids = whole(value, 1, MAX_PIDS)? as u32,
-        "concurrency" => limits.concurrency = whole(value, 1, MAX_CONCURRENCY)? as usize,
-        _ => limits.queue = whole(value, 0, MAX_QUEUE)? as usize,
+        "pids" => to.pids = limits::pids(&number()?)?,
+        "concurrency" => to.concurrency = limits::concurrency(&number()?)?,
+        _ => to.queue = limits::queue(&number()?)?,
     }
     Ok(())
-}
-
-/// A count: a number, or a string of digits as the command line sends.
-fn whole(value: &Scalar, least: u64, most: u64) -> Result<u64, String> {
-    let number = match value {
-        Scalar::Number(n) => Some(*n),
-        Scalar::Text(text) => quantity::count_or_zero(&cut(text)).ok().map(|n| n as u64),
-        Scalar::Other => None,
-    };
-    number
-        .filter(|n| (least..=most).contains(n))
-        .ok_or_else(|| format!("has to be a whole number from {least} to {most}"))
 }
 
 /// An amount: a string, or a number without a unit.
@@ -294,18 +273,6 @@ fn amount(value: &Scalar, what: &str) -> Result<String, String> {
         Scalar::Number(n) => Ok(n.to_string()),
         Scalar::Other => Err(format!("has to be {what}")),
     }
-}
-
-fn memory(text: &str) -> Result<u64, String> {
-    match quantity::bytes(text)? {
-        n if n != 0 && n < MIN_MEMORY => Err(format!("{text:?} is too little: use 6Mi or more, or 0 for no limit")),
-        n => Ok(n),
-    }
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    let time = quantity::duration(text)?;
-    if time > MAX_TIMEOUT { Err(format!("{text:?} is too long: use 24h or less")) } else { Ok(time) }
 }
 
 /// Visitor methods for values of types that are not wanted: read over, and taken as `Other`.
@@ -421,6 +388,8 @@ impl<'de> Deserialize<'de> for Limit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn defaults() -> Limits {
@@ -596,11 +565,11 @@ mod tests {
             (r#"{"memory":true}"#, "limits.memory: has to be a size such as \"64Mi\""),
             (r#"{"timeout":30}"#, "limits.timeout: has to be a string such as \"30s\""),
             (r#"{"timeout":"25h"}"#, "limits.timeout: \"25h\" is too long: use 24h or less"),
-            (r#"{"pids":0}"#, "limits.pids: has to be a whole number from 1 to 32768"),
-            (r#"{"pids":"+32"}"#, "limits.pids: has to be a whole number from 1 to 32768"),
-            (r#"{"concurrency":0}"#, "limits.concurrency: has to be a whole number from 1 to 4096"),
-            (r#"{"queue":-1}"#, "limits.queue: has to be a whole number from 0 to 65536"),
-            (r#"{"queue":65537}"#, "limits.queue: has to be a whole number from 0 to 65536"),
+            (r#"{"pids":0}"#, "limits.pids: \"0\" is out of range: use a whole number from 1 to 32768"),
+            (r#"{"pids":"+32"}"#, "limits.pids: \"+32\" is out of range: use a whole number from 1 to 32768"),
+            (r#"{"concurrency":0}"#, "limits.concurrency: \"0\" is out of range: use a whole number from 1 to 4096"),
+            (r#"{"queue":-1}"#, "limits.queue: has to be a whole number such as 8"),
+            (r#"{"queue":65537}"#, "limits.queue: \"65537\" is out of range: use a whole number from 0 to 65536"),
         ] {
             assert_eq!(with("limits", limits).unwrap_err(), want);
         }

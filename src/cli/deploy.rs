@@ -2,10 +2,10 @@
 //!
 //! The upload is made while it is sent: zip, base64 and JSON stream through one another, and nothing stands whole in memory.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use argh::FromArgs;
 use base64::engine::general_purpose::STANDARD;
@@ -18,7 +18,8 @@ use super::http_client::Body;
 use super::output::{Progress, copy};
 use super::pack;
 use crate::function::{Name, Runtime};
-use crate::quantity::count;
+use crate::limits;
+use crate::quantity::{self, count};
 
 /// deploy a function from a folder, a zip file or a URL, and wait until it answers; prints its URLs
 #[derive(FromArgs, Debug)]
@@ -26,7 +27,7 @@ use crate::quantity::count;
     subcommand,
     name = "deploy",
     help_triggers("-h", "--help"),
-    example = "{command_name} ./hello --threads 2 --env-var GREETING=hi\n\
+    example = "{command_name} ./hello --threads 2 --env-var GREETING=hi --memory 64Mi\n\
                {command_name} --url https://example.org/functions.zip --subfolder hello --name hello --env python3"
 )]
 pub(super) struct Deploy {
@@ -58,9 +59,29 @@ pub(super) struct Deploy {
     #[argh(option, arg_name = "KEY=VALUE", from_str_fn(parse_variable))]
     env_var: Vec<String>,
 
-    /// a limit for each handler, such as memory=64Mi or timeout=5s; may be repeated
-    #[argh(option, arg_name = "WHAT=VALUE", from_str_fn(parse_limit))]
-    limit: Vec<(String, String)>,
+    /// most memory of a handler, such as 64Mi, 0 for no limit; the server has a default for this and the following
+    #[argh(option, arg_name = "SIZE", from_str_fn(limits::memory))]
+    memory: Option<u64>,
+
+    /// most processor time of a handler in cores, 2 or 500m, 0 for no limit
+    #[argh(option, arg_name = "CORES", from_str_fn(limits::cpu))]
+    cpu: Option<u32>,
+
+    /// most processes and threads in a handler
+    #[argh(option, arg_name = "N", from_str_fn(limits::pids))]
+    pids: Option<u32>,
+
+    /// longest time for one call, waiting included, such as 30s
+    #[argh(option, arg_name = "TIME", from_str_fn(limits::timeout))]
+    timeout: Option<Duration>,
+
+    /// calls that one handler works on at once
+    #[argh(option, arg_name = "N", from_str_fn(limits::concurrency))]
+    concurrency: Option<usize>,
+
+    /// calls that may wait for a handler
+    #[argh(option, arg_name = "N", from_str_fn(limits::queue))]
+    queue: Option<usize>,
 
     /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
@@ -75,25 +96,34 @@ struct About<'a> {
     threads: usize,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     envs: &'a [String],
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    limits: BTreeMap<&'a str, Value<'a>>,
+    #[serde(skip_serializing_if = "Limits::is_empty")]
+    limits: Limits,
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subfolder_path: Option<&'a str>,
 }
 
-/// A limit's value: `8` is a number in JSON, `64Mi` a string. The server knows which limit takes what.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Value<'a> {
-    Number(u64),
-    Text(&'a str),
+/// The limits that were named.
+#[derive(Serialize, Default, PartialEq)]
+struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pids: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<usize>,
 }
 
-impl<'a> Value<'a> {
-    fn new(text: &'a str) -> Self {
-        text.parse().map_or(Self::Text(text), Self::Number)
+impl Limits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -164,7 +194,14 @@ impl Deploy {
             env: runtime.name(),
             threads: self.threads,
             envs: &self.env_var,
-            limits: self.limit.iter().map(|(k, v)| (k.as_str(), Value::new(v))).collect(),
+            limits: Limits {
+                memory: self.memory.map(quantity::show_bytes),
+                cpu: self.cpu.map(quantity::show_cpu_millis),
+                pids: self.pids,
+                timeout: self.timeout.map(quantity::show_duration),
+                concurrency: self.concurrency,
+                queue: self.queue,
+            },
             url,
             subfolder_path: self.subfolder.as_deref(),
         };
@@ -231,12 +268,5 @@ fn parse_variable(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((key, _)) if !key.is_empty() && !text.contains('\0') => Ok(text.into()),
         _ => Err("use KEY=VALUE".into()),
-    }
-}
-
-fn parse_limit(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((what, value)) if !what.is_empty() && !value.is_empty() => Ok((what.into(), value.into())),
-        _ => Err(format!("{text:?} is no limit: use WHAT=VALUE, such as memory=64Mi")),
     }
 }

@@ -49,7 +49,7 @@ struct Cli {
 #[argh(subcommand)]
 enum Command {
     Serve(Box<Config>),
-    Deploy(deploy::Deploy),
+    Deploy(Box<deploy::Deploy>),
     Invoke(invoke::Invoke),
     List(list::List),
     Logs(manage::Logs),

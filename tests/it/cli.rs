@@ -200,7 +200,16 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_right() {
         (&["deploy", "--url", "http://x/", "--name", "x"], "--env"),
         (&["deploy", "x", "--env", "cobol"], "python3, nodejs or binary"),
         (&["deploy", "x", "--threads", "0"], "at least 1"),
-        (&["deploy", "x", "--limit", "memory"], "memory=64Mi"),
+        (&["deploy", "x", "--memory", "64MB"], "such as 64Mi"),
+        (&["deploy", "x", "--memory", "1Mi"], "6Mi or more"),
+        (&["deploy", "x", "--cpu", "half"], "such as 500m"),
+        (&["deploy", "x", "--pids", "0"], "from 1 to 32768"),
+        (&["deploy", "x", "--timeout", "25h"], "24h or less"),
+        (&["deploy", "x", "--timeout", "30"], "such as 30s"),
+        (&["deploy", "x", "--concurrency", "0"], "from 1 to 4096"),
+        (&["deploy", "x", "--queue", "-1"], "from 0 to 65536"),
+        (&["serve", "--memory", "1Mi"], "6Mi or more"),
+        (&["serve", "--queue", "70000"], "from 0 to 65536"),
         (&["deploy", "x", "--env-var", "=v"], "KEY=VALUE"),
         (&["invoke", "f", "--data", "x", "--file", "y"], "not both"),
         (&["invoke", "f", "--file", "/does/not/exist"], "No such file"),
@@ -326,9 +335,13 @@ fn deploy_sends_the_folder_as_it_is_and_prints_the_urls() {
             "--env-var",
             "A=b\"c=d",
             "--env-var=E=",
-            "--limit",
-            "memory=64Mi",
-            "--limit=pids=9",
+            "--memory",
+            "65536Ki",
+            "--cpu=500m",
+            "--pids=9",
+            "--timeout=90s",
+            "--concurrency=3",
+            "--queue=0",
         ],
     );
     assert_output(&output, DONE, "http://127.0.0.1:8000/hello", "");
@@ -337,7 +350,9 @@ fn deploy_sends_the_folder_as_it_is_and_prints_the_urls() {
     assert!(head.starts_with("POST /upload HTTP/1.1\r\n"), "{head}");
     let (json, zip) = uploaded(&request);
     let expected = serde_json::json!({
-        "name": "hello", "env": "python3", "threads": 3, "envs": ["A=b\"c=d", "E="], "limits": {"memory": "64Mi", "pids": 9},
+        "name": "hello", "env": "python3", "threads": 3, "envs": ["A=b\"c=d", "E="], "limits": {
+            "memory": "64Mi", "cpu": "500m", "pids": 9, "timeout": "90s", "concurrency": 3, "queue": 0,
+        },
     });
     assert_eq!(json, expected);
     assert_same_folder(&zip, &folder.function());
