@@ -1,6 +1,6 @@
 //! Which requests were seen, and what was said to them (RFC 7252 §4.5).
 //!
-//! Only requests that ran something are remembered: asking the others again does no harm. An answer's bytes go into one ring,
+//! Only requests that ran something, or a body's last block, are remembered: asking the others again does no harm. An answer's bytes go into one ring,
 //! where new ones write over the oldest; a request is remembered longer than its answer.
 
 use std::collections::{HashMap, VecDeque};
@@ -92,13 +92,16 @@ impl Duplicates {
     /// Remembers a request that begins to be at work; `false` when all that are remembered are at work as well.
     #[must_use]
     pub fn begin(&mut self, request: Fingerprint, key: Key) -> bool {
-        while self.entries.len() >= self.bound {
-            let Some(oldest) = self.done.pop_front() else { return false };
-            self.forget_done(oldest);
+        let taken = self.take_place(request, Seen::Running(key));
+        self.running += usize::from(taken);
+        taken
+    }
+
+    /// Remembers until `expires` that the request was answered with `datagram` and ran nothing, where there is room for that.
+    pub fn refused(&mut self, request: Fingerprint, expires: Millis, datagram: &[u8]) {
+        if self.take_place(request, Seen::Silent) {
+            self.answered(request, expires, datagram);
         }
-        self.entries.insert(request, Entry { seen: Seen::Running(key), expires: 0 });
-        self.running += 1;
-        true
     }
 
     /// Remembers until `expires` that the request was answered with `datagram`.
@@ -156,6 +159,16 @@ impl Duplicates {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Takes a place for a request, at the cost of the one that was done first; `false` where all are at work.
+    fn take_place(&mut self, request: Fingerprint, seen: Seen) -> bool {
+        while self.entries.len() >= self.bound {
+            let Some(oldest) = self.done.pop_front() else { return false };
+            self.forget_done(oldest);
+        }
+        self.entries.insert(request, Entry { seen, expires: 0 });
+        true
     }
 
     fn forget_done(&mut self, request: Fingerprint) {

@@ -27,15 +27,36 @@ impl Held {
     /// Appends `more`; `false`, and nothing done, when the budget has no room.
     #[must_use]
     pub fn extend(&mut self, more: &[u8], budget: &Budget) -> bool {
-        let needed = self.bytes.len() + more.len();
-        // Twice as much as before saves moves; just enough has to do when the budget is nearly used up.
-        let ok = needed <= self.bytes.capacity()
-            || self.reserve(needed.max(self.bytes.capacity() * 2), budget)
-            || self.reserve(needed, budget);
+        let ok = self.make_room(self.bytes.len() + more.len(), budget);
         if ok {
             self.bytes.extend_from_slice(more);
         }
         ok
+    }
+
+    /// Puts `piece` at `start`, over what is there; a gap before it is filled with zeros. `false`, and nothing done, when the
+    /// budget has no room.
+    #[must_use]
+    pub fn put(&mut self, start: usize, piece: &[u8], budget: &Budget) -> bool {
+        let end = start + piece.len();
+        if !self.make_room(end, budget) {
+            return false;
+        }
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        if let Some(place) = self.bytes.get_mut(start..end) {
+            place.copy_from_slice(piece);
+        }
+        true
+    }
+
+    /// Makes room for `needed` bytes in all.
+    fn make_room(&mut self, needed: usize, budget: &Budget) -> bool {
+        // Twice as much as before saves moves; just enough has to do when the budget is nearly used up.
+        needed <= self.bytes.capacity()
+            || self.reserve(needed.max(self.bytes.capacity() * 2), budget)
+            || self.reserve(needed, budget)
     }
 
     fn reserve(&mut self, capacity: usize, budget: &Budget) -> bool {
@@ -82,5 +103,17 @@ mod tests {
         assert_eq!((a.len(), Held::copy(&[0; 31], &budget).is_none()), (70, true));
         drop(a);
         assert_eq!(budget.left(), 100);
+    }
+
+    #[test]
+    fn pieces_may_come_in_any_order() {
+        let budget = Budget::new(100);
+        let mut a = Held::EMPTY;
+        assert!(a.put(3, b"de", &budget));
+        assert_eq!(a.as_bytes(), b"\0\0\0de");
+        assert!(a.put(0, b"abcD", &budget));
+        assert_eq!(a.as_bytes(), b"abcDe");
+        assert!(!a.put(99, b"xy", &budget));
+        assert_eq!(a.len(), 5);
     }
 }

@@ -19,8 +19,10 @@ pub enum Step {
     Continue,
     /// It was the last one: the whole body.
     Whole(Held),
-    /// Blocks before it are missing: 4.08.
+    /// It is the last one and others are missing, or the body was taken before: 4.08.
     Incomplete,
+    /// It contradicts those that came: 4.08.
+    Mixed,
     /// More would follow, but it is not as long as it says: 4.00.
     WrongSize,
     /// The body passes [`Config::max_body`]: 4.13.
@@ -29,11 +31,115 @@ pub enum Step {
     Full,
 }
 
+/// Bytes of the smallest block: every block but the last of a body is a multiple of it.
+const UNIT: usize = 16;
+
+/// A body that arrives, or one that did a short while ago.
 #[derive(Debug)]
 struct Upload {
     key: RequestKey,
+    /// Message id of the block 0 that it began with.
+    first: Option<u16>,
+    /// The newest message id among its blocks.
+    newest: u16,
     body: Held,
+    /// Which units of the body came, a bit each: less than a hundredth of the body.
+    came: Vec<u8>,
+    /// The whole body's length, once the last block came.
+    length: Option<usize>,
+    /// Whether it was handed out. What comes late of it then begins no body.
+    done: bool,
     heard: Millis,
+}
+
+impl Upload {
+    fn new(key: RequestKey, id: u16) -> Self {
+        Self { key, first: None, newest: id, body: Held::EMPTY, came: Vec::new(), length: None, done: false, heard: 0 }
+    }
+
+    fn has(&self, unit: usize) -> bool {
+        self.came.get(unit / 8).is_some_and(|bits| bits & 1 << (unit % 8) != 0)
+    }
+
+    /// Whether all of the first `length` bytes came.
+    fn is_whole(&self, length: usize) -> bool {
+        (0..length.div_ceil(UNIT)).all(|unit| self.has(unit))
+    }
+
+    /// Whether a piece can be of the same body as what is here.
+    fn fits(&self, start: usize, piece: &[u8], more: bool) -> bool {
+        let end = start + piece.len();
+        let length_fits = match self.length {
+            Some(length) => {
+                if more {
+                    end < length
+                } else {
+                    end == length
+                }
+            }
+            None => more || self.body.len() <= end,
+        };
+        let held = self.body.as_bytes();
+        let mut units = (start / UNIT..).zip(piece.chunks(UNIT));
+        length_fits
+            && units.all(|(unit, chunk)| {
+                !self.has(unit) || held.get(unit * UNIT..).is_some_and(|held| held.starts_with(chunk))
+            })
+    }
+
+    /// Begins anew where a block, which came in message `id`, tells that its body is another one.
+    fn meet(&mut self, id: u16, is_first: bool, piece: &[u8]) {
+        // Message ids count up (RFC 7252 §4.4), so one that is newer than all of a body that was taken is no copy of its blocks.
+        let is_newer = (id.wrapping_sub(self.newest) as i16) > 0;
+        let other_first = is_first && self.first.is_some_and(|first| first != id);
+        let is_other = match self.done {
+            true => is_newer || other_first,
+            false => other_first || is_first && !self.fits(0, piece, true),
+        };
+        if is_other {
+            *self = Self::new(self.key, id);
+        }
+        if is_first {
+            self.first = Some(id);
+        }
+        if is_newer {
+            self.newest = id;
+        }
+    }
+
+    /// Takes a piece that fits; `false` where the budget has no room.
+    fn put(&mut self, start: usize, piece: &[u8], budget: &Budget) -> bool {
+        let units = start / UNIT..(start + piece.len()).div_ceil(UNIT);
+        if !self.body.put(start, piece, budget) {
+            return false;
+        }
+        self.came.resize(self.came.len().max(units.end.div_ceil(8)), 0);
+        for unit in units {
+            if let Some(bits) = self.came.get_mut(unit / 8) {
+                *bits |= 1 << (unit % 8);
+            }
+        }
+        true
+    }
+
+    fn take(&mut self, start: usize, piece: &[u8], more: bool, budget: &Budget) -> Step {
+        if !self.fits(start, piece, more) {
+            return Step::Mixed;
+        }
+        if !self.put(start, piece, budget) {
+            return Step::Full;
+        }
+        if more {
+            return Step::Continue;
+        }
+        let length = start + piece.len();
+        self.length = Some(length);
+        if !self.is_whole(length) {
+            return Step::Incomplete;
+        }
+        (self.done, self.came) = (true, Vec::new());
+        Step::Whole(std::mem::replace(&mut self.body, Held::EMPTY))
+    }
 }
 
 /// Bodies that arrive.
@@ -58,51 +164,45 @@ impl Uploads {
         }
     }
 
-    /// Takes one block (RFC 7959 §2.5).
+    /// Takes one block, which came in message `id` (RFC 7959 §2.5).
     ///
-    /// Blocks come in order; one that is there already counts as taken, so a repeated one does no harm. A first block that
-    /// differs from the one that is there begins the body anew, any other that differs does not belong to it.
-    pub fn take(&mut self, now: Millis, key: RequestKey, block: Block, payload: &[u8], budget: &Budget) -> Step {
-        if block.more && payload.len() != block.size() || payload.len() > block.size() {
+    /// Blocks may come in any order and more than once. The body is whole when its last block comes and all others are there;
+    /// else they can still be sent, and the last one again. A block 0 in another message, or one that contradicts the others,
+    /// begins the body anew. Other blocks that contradict each other are of different bodies, and neither is trusted.
+    pub fn take(&mut self, now: Millis, key: RequestKey, id: u16, block: Block, piece: &[u8], budget: &Budget) -> Step {
+        if block.more && piece.len() != block.size() || piece.len() > block.size() {
             return Step::WrongSize;
         }
-        let (start, end) = (block.offset(), block.offset() + payload.len());
-        if end > self.max_body {
-            self.table.retain(|upload| upload.key != key);
-            return Step::TooLarge;
+        let (start, end) = (block.offset(), block.offset() + piece.len());
+        let too_large = end > self.max_body;
+        let place = self.table.iter().position(|upload| upload.key == key);
+        if too_large || block.number == 0 && !block.more {
+            place.map(|place| self.table.swap_remove(place));
+            return match too_large {
+                true => Step::TooLarge,
+                false => Held::copy(piece, budget).map_or(Step::Full, Step::Whole),
+            };
         }
-        let place = match self.table.iter().position(|upload| upload.key == key) {
+        let place = match place {
             Some(place) => place,
-            None if block.number > 0 => return Step::Incomplete,
             None if !self.make_room(now) => return Step::Full,
             None => {
-                self.table.push(Upload { key, body: Held::EMPTY, heard: now });
+                self.table.push(Upload::new(key, id));
                 self.table.len() - 1
             }
         };
         let Some(upload) = self.table.get_mut(place) else { return Step::Full };
+        upload.meet(id, block.number == 0, piece);
         upload.heard = now;
-        let held = upload.body.as_bytes();
-        if start == 0 && held.get(..end) != Some(payload) {
-            upload.body = Held::EMPTY;
-        } else if start > held.len() {
-            return Step::Incomplete;
+        if upload.done {
+            return if block.more { Step::Continue } else { Step::Incomplete };
         }
-        let known = upload.body.len();
-        if start < known {
-            let same = upload.body.as_bytes().get(start..end) == Some(payload);
-            return match (same, block.more) {
-                (true, true) => Step::Continue,
-                (true, false) if end == known => Step::Whole(self.table.swap_remove(place).body),
-                _ => Step::Incomplete,
-            };
-        }
-        if !upload.body.extend(payload, budget) {
-            // Half a body that cannot grow keeps others from growing.
+        let step = upload.take(start, piece, block.more, budget);
+        if matches!(step, Step::Mixed | Step::Full) {
+            // Half a body that cannot go on only keeps others from growing.
             self.table.swap_remove(place);
-            return Step::Full;
         }
-        if block.more { Step::Continue } else { Step::Whole(self.table.swap_remove(place).body) }
+        step
     }
 
     /// Drops bodies whose next block is overdue.
@@ -129,13 +229,14 @@ impl Uploads {
         self.table.is_empty()
     }
 
+    /// Gives up the one that was quiet for longest: one that is done, else one that stalled.
     fn make_room(&mut self, now: Millis) -> bool {
         if self.table.len() < self.bound {
             return true;
         }
-        let oldest = self.table.iter().enumerate().min_by_key(|(_, upload)| upload.heard);
+        let oldest = self.table.iter().enumerate().min_by_key(|(_, upload)| (!upload.done, upload.heard));
         match oldest {
-            Some((place, upload)) if now.saturating_sub(upload.heard) >= self.stall => {
+            Some((place, upload)) if upload.done || now.saturating_sub(upload.heard) >= self.stall => {
                 self.table.swap_remove(place);
                 true
             }

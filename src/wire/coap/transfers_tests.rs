@@ -13,9 +13,14 @@ fn block(number: u32, more: bool) -> Block {
     Block { number, more, szx: 0 }
 }
 
-/// One step, as a word.
+/// One step, as a word. All come in the same message, so that a block 0 never begins anew.
 fn step(uploads: &mut Uploads, budget: &Budget, key: RequestKey, block: Block, payload: &[u8]) -> String {
-    match uploads.take(0, key, block, payload, budget) {
+    step_in(uploads, budget, key, 7, block, payload)
+}
+
+/// One step in message `id`.
+fn step_in(uploads: &mut Uploads, budget: &Budget, key: RequestKey, id: u16, block: Block, payload: &[u8]) -> String {
+    match uploads.take(0, key, id, block, payload, budget) {
         Step::Whole(body) => format!("Whole {}", String::from_utf8_lossy(body.as_bytes())),
         other => format!("{other:?}"),
     }
@@ -32,26 +37,68 @@ fn blocks_in_order_make_the_body_and_repeated_ones_do_no_harm() {
         assert_eq!(step(&mut u, &b, KEY, block(number, true), piece), "Continue");
     }
     assert_eq!(step(&mut u, &b, KEY, block(2, false), b"!"), "Whole 0123456789abcdefABCDEFGHIJKLMNOP!");
-    assert_eq!((u.len(), b.left()), (0, 100_000));
+    assert_eq!(b.left(), 100_000);
 }
 
 #[test]
-fn a_missing_block_is_incomplete_and_can_still_be_sent() {
+fn blocks_in_any_order_make_the_body_and_those_that_miss_can_still_be_sent() {
     let (mut u, b) = uploads(Config::default());
-    assert_eq!(step(&mut u, &b, KEY, block(1, true), &[0; 16]), "Incomplete");
+    assert_eq!(step(&mut u, &b, KEY, block(3, true), &[b'd'; 16]), "Continue");
     assert_eq!(step(&mut u, &b, KEY, block(0, true), &[b'a'; 16]), "Continue");
-    assert_eq!(step(&mut u, &b, KEY, block(2, false), b"c"), "Incomplete");
-    assert_eq!(step(&mut u, &b, KEY, block(1, false), b"b"), "Whole aaaaaaaaaaaaaaaab");
+    assert_eq!(step(&mut u, &b, KEY, block(4, false), b"e"), "Incomplete");
+    assert_eq!(step(&mut u, &b, KEY, block(2, true), &[b'c'; 16]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(4, false), b"e"), "Incomplete");
+    assert_eq!(step(&mut u, &b, KEY, block(1, true), &[b'b'; 16]), "Continue");
+    let whole = format!("Whole {0:a<16}{0:b<16}{0:c<16}{0:d<16}e", "");
+    assert_eq!(step(&mut u, &b, KEY, block(4, false), b"e"), whole);
+    assert_eq!(b.left(), 100_000);
 }
 
 #[test]
-fn another_first_block_begins_anew_and_another_later_one_does_not_fit() {
+fn a_block_0_in_another_message_begins_anew() {
     let (mut u, b) = uploads(Config::default());
     step(&mut u, &b, KEY, block(0, true), &[b'x'; 16]);
     step(&mut u, &b, KEY, block(1, true), &[b'y'; 16]);
-    assert_eq!(step(&mut u, &b, KEY, block(1, true), &[b'z'; 16]), "Incomplete");
+    assert_eq!(step_in(&mut u, &b, KEY, 8, block(0, true), &[b'x'; 16]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(2, false), b"z"), "Incomplete");
+    assert_eq!(step(&mut u, &b, KEY, block(1, true), &[b'b'; 16]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(2, false), b"z"), format!("Whole {}{}z", "x".repeat(16), "b".repeat(16)));
+    step(&mut u, &b, KEY, block(2, false), b"left over");
+    assert_eq!(step(&mut u, &b, KEY, block(0, true), &[b'n'; 16]), "Continue");
+    step_in(&mut u, &b, KEY, 9, block(1, false), b"left over");
+    assert_eq!(step_in(&mut u, &b, KEY, 10, Block { number: 0, more: true, szx: 2 }, &[b'n'; 64]), "Continue");
+    assert_eq!(step(&mut u, &b, KEY, block(4, false), b"."), format!("Whole {}.", "n".repeat(64)));
+}
+
+#[test]
+fn blocks_of_different_bodies_are_never_put_together() {
+    let (mut u, b) = uploads(Config::default());
+    let mut mixed = |blocks: &[(u32, bool, &[u8])]| {
+        let steps: Vec<_> =
+            blocks.iter().map(|(n, more, piece)| step(&mut u, &b, KEY, block(*n, *more), piece)).collect();
+        assert_eq!(u.len(), 0, "{steps:?}");
+        steps.last().cloned().unwrap()
+    };
+    let (a, x) = ([b'a'; 16], [b'x'; 16]);
+    assert_eq!(mixed(&[(0, true, &a), (1, true, &a), (1, true, &x)]), "Mixed", "another content");
+    assert_eq!(mixed(&[(0, true, &a), (2, true, &a), (1, false, b"b")]), "Mixed", "a block behind the end");
+    assert_eq!(mixed(&[(2, false, b"c"), (1, true, &a), (2, true, &a)]), "Mixed", "the end is not the end");
+    assert_eq!(mixed(&[(2, false, b"c"), (1, true, &a), (1, false, b"c")]), "Mixed", "two ends");
+    assert_eq!(mixed(&[(1, false, b"c"), (1, false, b"d")]), "Mixed", "another end");
+    assert_eq!(b.left(), 100_000);
+}
+
+#[test]
+fn what_comes_late_of_a_body_that_was_taken_begins_none() {
+    let (mut u, b) = uploads(Config::default());
+    step(&mut u, &b, KEY, block(0, true), &[b'a'; 16]);
+    assert!(step(&mut u, &b, KEY, block(1, false), b"b").starts_with("Whole"));
     assert_eq!(step(&mut u, &b, KEY, block(0, true), &[b'a'; 16]), "Continue");
-    assert_eq!(step(&mut u, &b, KEY, block(1, false), b"b"), "Whole aaaaaaaaaaaaaaaab");
+    assert_eq!(step(&mut u, &b, KEY, block(1, false), b"b"), "Incomplete");
+    assert_eq!(b.left(), 100_000);
+    assert_eq!(step_in(&mut u, &b, KEY, 9, block(1, false), b"d"), "Incomplete", "but a newer message does");
+    assert_eq!(step_in(&mut u, &b, KEY, 8, block(0, true), &[b'c'; 16]), "Continue");
+    assert_eq!(step_in(&mut u, &b, KEY, 10, block(1, false), b"d"), format!("Whole {}d", "c".repeat(16)));
 }
 
 #[test]
@@ -94,13 +141,15 @@ fn a_body_has_a_bound_and_so_has_the_sum_of_all() {
     assert_eq!(step(&mut u, &b, KEY, block(1, true), &[0; 16]), "Continue");
     assert_eq!(step(&mut u, &b, KEY, block(2, true), &[0; 16]), "Full");
     assert_eq!((u.len(), b.left()), (0, 40));
+    assert_eq!(step(&mut u, &b, KEY, block(2, true), &[0; 16]), "Full", "a gap counts");
+    assert_eq!((u.len(), b.left()), (0, 40));
 }
 
 #[test]
 fn when_the_table_is_full_only_a_stalled_body_gives_way() {
     let config = Config { uploads: 2, transfer_stall: 1_000, ..Config::default() };
     let (mut u, b) = uploads(config);
-    let begin = |u: &mut Uploads, now, key| u.take(now, RequestKey(key), block(0, true), &[0; 16], &b);
+    let begin = |u: &mut Uploads, now, key| u.take(now, RequestKey(key), 7, block(0, true), &[0; 16], &b);
     assert!(matches!(begin(&mut u, 0, 1), Step::Continue));
     assert!(matches!(begin(&mut u, 500, 2), Step::Continue));
     assert!(matches!(begin(&mut u, 999, 3), Step::Full));
@@ -109,6 +158,18 @@ fn when_the_table_is_full_only_a_stalled_body_gives_way() {
     assert_eq!(u.next(), Some(500 + 247_000));
     u.expire(247_500);
     assert_eq!(u.len(), 1);
+}
+
+#[test]
+fn a_body_that_was_taken_gives_way_before_any_other() {
+    let (mut u, b) = uploads(Config { uploads: 2, ..Config::default() });
+    for key in [1, 2] {
+        step(&mut u, &b, RequestKey(key), block(0, true), &[0; 16]);
+    }
+    assert_eq!(step(&mut u, &b, RequestKey(3), block(0, true), &[0; 16]), "Full");
+    step(&mut u, &b, RequestKey(2), block(1, false), b"");
+    assert_eq!(step(&mut u, &b, RequestKey(3), block(0, true), &[0; 16]), "Continue");
+    assert!(u.table.iter().all(|upload| upload.key != RequestKey(2)));
 }
 
 #[test]

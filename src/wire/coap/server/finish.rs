@@ -50,7 +50,7 @@ impl Server {
                 scene.out.send(&origin.peer, &message::empty(Kind::Ack, origin.id));
             }
             let seen = if origin.kind == Kind::Con { Seen::Acknowledged } else { Seen::Silent };
-            return self.duplicates.end(open.fingerprint, expires, seen);
+            return self.duplicates.end(origin.fingerprint, expires, seen);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let reply = self.first_block(scene.now, wish, answer, observe);
@@ -65,9 +65,9 @@ impl Server {
         if kind == Kind::Con {
             let due = self.confirmables.sent(scene.now, origin.peer, id, &scratch, None);
             self.wake = self.wake.min(due);
-            self.duplicates.end(open.fingerprint, expires, Seen::Acknowledged);
+            self.duplicates.end(origin.fingerprint, expires, Seen::Acknowledged);
         } else {
-            self.duplicates.answered(open.fingerprint, expires, &scratch);
+            self.duplicates.answered(origin.fingerprint, expires, &scratch);
         }
         self.scratch = scratch;
     }

@@ -52,6 +52,8 @@ struct Origin {
     kind: Kind,
     id: u16,
     token: Token,
+    /// Tells its repetitions.
+    fingerprint: Fingerprint,
     /// Whether it came to a multicast group.
     group: bool,
     /// Bytes of its datagram.
@@ -63,7 +65,6 @@ struct Origin {
 #[derive(Debug)]
 struct Open {
     origin: Origin,
-    fingerprint: Fingerprint,
     /// When an empty acknowledgement leaves; `None` where it did, or none is due.
     ack_at: Option<Millis>,
     wish: Wish,
@@ -149,23 +150,24 @@ impl Server {
             // A confirmable message must not be sent to a group (RFC 7252 §8.1).
             Kind::Con if datagram.group => {}
             Kind::Con | Kind::Non if message.code.is_request() => {
+                let fingerprint = self.duplicates.fingerprint(peer, message.id);
                 let origin = Origin {
                     peer: *peer,
                     kind: message.kind,
                     id: message.id,
                     token: message.token,
+                    fingerprint,
                     group: datagram.group,
                     size: datagram.bytes.len(),
                     no_response: NoResponse::default(),
                 };
-                let fingerprint = self.duplicates.fingerprint(peer, message.id);
                 if let Some(seen) = self.duplicates.find(now, fingerprint) {
                     self.repeat(&mut scene, &origin, seen);
                     return None;
                 }
                 // What is remembered from here on is forgotten in the end.
                 self.wake = self.wake.min(now + self.config.exchange_lifetime);
-                return self.request(&mut scene, origin, fingerprint, message, resources);
+                return self.request(&mut scene, origin, message, resources);
             }
             // An empty message is a ping (§4.3); a response is one that nobody here waits for (§4.2).
             Kind::Con => scene.out.send(peer, &message::empty(Kind::Rst, message.id)),

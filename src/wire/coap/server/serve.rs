@@ -17,7 +17,6 @@ impl Server {
         &mut self,
         scene: &mut Scene<'_>,
         mut origin: Origin,
-        fingerprint: Fingerprint,
         message: Message<'_>,
         resources: &dyn Resources,
     ) -> Option<Job> {
@@ -35,7 +34,7 @@ impl Server {
             self.peers.prove(scene.now, &origin.peer);
         }
         match self.route(scene, &origin, &request, resources) {
-            Ok(body) => self.begin(scene, origin, fingerprint, &request, body),
+            Ok(body) => self.begin(scene, origin, &request, body),
             Err(Done) => None,
         }
     }
@@ -144,7 +143,7 @@ impl Server {
                 let key = self.request_key(&origin.peer, request);
                 // Room is made before: a body that finds none is given up.
                 while self.budget.left() < payload.len() && self.results.evict() {}
-                self.uploads.take(scene.now, key, block, payload, &self.budget)
+                self.uploads.take(scene.now, key, origin.id, block, payload, &self.budget)
             }
         };
         match step {
@@ -155,10 +154,10 @@ impl Server {
                 let block = block1.map(|block| Block { szx: block.szx.min(self.config.block_szx), ..block });
                 Err(self.done(scene, origin, &Reply { block1: block, ..Reply::new(Code::CONTINUE) }))
             }
-            Step::Incomplete => {
-                let reply =
-                    Reply::text(Code::INCOMPLETE, "blocks before this one are missing: begin again with block 0");
-                Err(self.done(scene, origin, &Reply { block1, ..reply }))
+            Step::Incomplete => Err(self.incomplete(scene, origin, block1)),
+            Step::Mixed => {
+                let text = "the block contradicts others of its body: begin again with block 0";
+                Err(self.done(scene, origin, &Reply { block1, ..Reply::text(Code::INCOMPLETE, text) }))
             }
             Step::WrongSize => {
                 let text = "the block is not as long as its size exponent says";
@@ -167,6 +166,16 @@ impl Server {
             Step::TooLarge => Err(self.too_large(scene, origin, block1)),
             Step::Full => Err(self.busy(scene, origin, Code::UNAVAILABLE, "no room for the body now")),
         }
+    }
+
+    /// Says that blocks are missing.
+    fn incomplete(&mut self, scene: &mut Scene<'_>, origin: &Origin, block1: Option<Block>) -> Done {
+        let text = "blocks of the body are missing: send them and then the last one again, or begin with block 0";
+        let done = self.done(scene, origin, &Reply { block1, ..Reply::text(Code::INCOMPLETE, text) });
+        // A copy of this message that comes when the others are there must not run what the client thinks refused.
+        let expires = scene.now + self.lifetime(origin.kind);
+        self.duplicates.refused(origin.fingerprint, expires, &self.scratch);
+        done
     }
 
     fn too_large(&mut self, scene: &mut Scene<'_>, origin: &Origin, block1: Option<Block>) -> Done {
@@ -180,14 +189,7 @@ impl Server {
     }
 
     /// Hands out the job of a request whose body is whole.
-    fn begin(
-        &mut self,
-        scene: &mut Scene<'_>,
-        origin: Origin,
-        fingerprint: Fingerprint,
-        request: &Request<'_>,
-        body: Held,
-    ) -> Option<Job> {
+    fn begin(&mut self, scene: &mut Scene<'_>, origin: Origin, request: &Request<'_>, body: Held) -> Option<Job> {
         if self.is_full() {
             self.busy(scene, &origin, Code::UNAVAILABLE, "too many calls at once");
             return None;
@@ -210,8 +212,8 @@ impl Server {
             observe,
         };
         let ack_at = (origin.kind == Kind::Con).then_some(scene.now + self.config.ack_delay);
-        let key = self.open.insert(Open { origin, fingerprint, ack_at, wish })?;
-        if !self.duplicates.begin(fingerprint, key) {
+        let key = self.open.insert(Open { origin, ack_at, wish })?;
+        if !self.duplicates.begin(origin.fingerprint, key) {
             self.open.remove(key);
             return None;
         }

@@ -4,6 +4,7 @@ mod blocks;
 mod limits;
 mod messages;
 mod network;
+mod network_blocks;
 mod observe;
 mod requests;
 

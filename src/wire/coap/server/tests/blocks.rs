@@ -129,8 +129,8 @@ fn a_smaller_size_is_asked_for_where_blocks_are_too_large() {
 #[test]
 fn lost_and_long_bodies_are_refused_by_code() {
     let mut w = World::new(Config { max_body: 2000, ..Config::default() });
-    let heard = w.ask(&post(1, &[(option::BLOCK1, &block(1, true, 0))], &text(16)));
-    assert_eq!(heard.code, Code::INCOMPLETE);
+    let heard = w.ask(&post(1, &[(option::BLOCK1, &block(1, false, 0))], &text(16)));
+    assert_eq!((heard.code, heard.block(option::BLOCK1)), (Code::INCOMPLETE, Some((1, false, 0))));
     let heard = w.ask(&post(2, &[(option::BLOCK1, &block(0, true, 6)), (option::SIZE1, &[0x10, 0])], &text(1024)));
     assert_eq!((heard.code, heard.uint(option::SIZE1)), (Code::TOO_LARGE, Some(2000)));
     assert_eq!(w.ask(&post(3, &[(option::BLOCK1, &block(0, true, 6))], &text(1024))).code, Code::CONTINUE);
@@ -183,4 +183,16 @@ fn bodies_expire() {
     w.call(&get(3, "f"), &text(2000));
     w.wait(247_000);
     assert!(w.server.results.is_empty());
+}
+
+#[test]
+fn a_last_block_that_was_refused_is_refused_again_when_it_is_repeated() {
+    let mut w = World::new(Config::default());
+    let last = post(1, &[(option::BLOCK1, &block(1, false, 0))], b"end");
+    let refused = w.ask(&last);
+    assert_eq!(refused.code, Code::INCOMPLETE);
+    assert_eq!(w.ask(&post(2, &[(option::BLOCK1, &block(0, true, 0))], &text(16))).code, Code::CONTINUE);
+    assert_eq!(w.ask(&last), refused, "its client was told that it did not run");
+    let again = post(3, &[(option::BLOCK1, &block(1, false, 0))], b"end");
+    assert_eq!(w.job(&again).task.body.len(), 19);
 }
