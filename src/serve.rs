@@ -238,6 +238,7 @@ async fn choose_backend(
     let process = || -> Result<Arc<dyn Backend>, String> {
         let config = process::Config {
             run_dir: store.run_dir(),
+            instance: store.instance().to_owned(),
             hardened: !config.no_hardening,
             install_timeout: config.install_timeout,
         };

@@ -21,6 +21,7 @@ mod grpc_door;
 mod grpc_fuzz;
 mod grpc_hostile;
 mod grpc_peers;
+mod limits;
 mod load;
 mod memory;
 mod runtimes;

@@ -14,6 +14,7 @@ use event_listener::Event;
 use futures_lite::FutureExt;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::cgroup::Cgroup;
 use super::jail::Jail;
 use super::log::Tail;
 
@@ -32,12 +33,15 @@ pub(super) struct Plan {
     pub(super) jail: Jail,
     /// User and group, where we may choose.
     pub(super) user: Option<u32>,
+    /// Where it runs, with all that it starts.
+    pub(super) cgroup: Option<Cgroup>,
 }
 
 /// A child process.
 #[derive(Debug)]
 pub(super) struct Child {
     pid: Pid,
+    cgroup: Option<Cgroup>,
     log: Tail,
     /// How it ended.
     exit: OnceLock<Exit>,
@@ -53,21 +57,29 @@ pub(super) struct Exit {
 impl Child {
     /// Starts a child. To be called on the executor's thread: the kernel kills the child when the thread that started it
     /// ends, and that one lives as long as the runtime.
-    pub(super) fn start(plan: &Plan, executor: &'static StaticExecutor) -> io::Result<Arc<Self>> {
+    pub(super) fn start(plan: Plan, executor: &'static StaticExecutor) -> io::Result<Arc<Self>> {
         let (output, input) = io::pipe()?;
         let mut command = Command::new(OWN_EXECUTABLE);
         command.args(plan.jail.args()).args(&plan.command).current_dir(&plan.dir).env_clear();
         command.envs(plan.env.iter().map(|(key, value)| (key, value)));
-        command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input).process_group(0);
+        command.stdin(Stdio::piped()).stdout(input.try_clone()?).stderr(input).process_group(0);
         if let Some(user) = plan.user {
             // As root, this drops all supplementary groups as well.
             command.uid(user).gid(user);
         }
-        let process = command.spawn()?;
+        let mut process = command.spawn()?;
         // The command holds the pipe's writing end: without this the log would never end.
         drop(command);
         let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-        let child = Arc::new(Self { pid, log: Tail::default(), exit: OnceLock::new(), ended: Event::new() });
+        if let Some(Err(e)) = plan.cgroup.as_ref().map(|cgroup| cgroup.take(pid)) {
+            let _ = process.kill();
+            let _ = process.wait();
+            return Err(e);
+        }
+        // It waits for this before it becomes the command: nothing of it runs outside of its cgroup.
+        drop(process.stdin.take());
+        let (log, exit, ended) = (Tail::default(), OnceLock::new(), Event::new());
+        let child = Arc::new(Self { pid, cgroup: plan.cgroup, log, exit, ended });
         executor.spawn(Arc::clone(&child).watch(process, Async::new(output)?)).detach();
         Ok(child)
     }
@@ -81,13 +93,20 @@ impl Child {
         let status = wait(&mut process, self.pid).or(read).await;
         // What it started ends with it.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
         // What it wrote last is in the pipe already.
         let mut rest = [0; 4096];
         while let Ok(n @ 1..) = output.get_ref().read(&mut rest) {
             self.log.write(rest.get(..n).unwrap_or_default());
         }
         self.log.close();
-        let _ = self.exit.set(describe(status));
+        let out_of_memory = self.cgroup.as_ref().is_some_and(Cgroup::is_out_of_memory);
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove().await;
+        }
+        let _ = self.exit.set(describe(status, out_of_memory));
         self.ended.notify(usize::MAX);
     }
 
@@ -148,8 +167,11 @@ async fn wait(process: &mut std::process::Child, pid: Pid) -> io::Result<ExitSta
     }
 }
 
-fn describe(status: io::Result<ExitStatus>) -> Exit {
+fn describe(status: io::Result<ExitStatus>, out_of_memory: bool) -> Exit {
     match status {
+        Ok(status) if out_of_memory && !status.success() => {
+            Exit { success: false, text: "it was killed: out of memory".into() }
+        }
         Ok(status) => Exit {
             success: status.success(),
             text: match (status.code(), status.signal()) {

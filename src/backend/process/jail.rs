@@ -4,7 +4,7 @@
 //! way. User and group were changed by the parent; here come the limits that the handler inherits.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
@@ -76,14 +76,19 @@ fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
     Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
 }
 
+/// Waits until the parent closes our standard input: it put us where we belong then.
+fn told() -> std::io::Result<()> {
+    std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).map(drop)
+}
+
 /// Becomes the command that `args` name, limited. Returns only when it cannot.
 pub fn run(args: &[String]) -> ExitCode {
     let Some((jail, command)) = Jail::parse(args) else {
         eprintln!("tinyfaas jail: not a command for people");
         return ExitCode::from(2);
     };
-    let why = match (jail.apply(), command) {
-        (Ok(()), [program, args @ ..]) => Command::new(program).args(args).exec(),
+    let why = match (jail.apply().and_then(|()| told()), command) {
+        (Ok(()), [program, args @ ..]) => Command::new(program).args(args).stdin(Stdio::null()).exec(),
         (Err(e), _) => e,
         (Ok(()), []) => std::io::ErrorKind::InvalidInput.into(),
     };

@@ -1,9 +1,10 @@
 //! Handlers as child processes, for machines without an engine.
 //!
 //! Each handler runs the same program as in a container, with the host's interpreter: in its own process group, with a
-//! cleared environment, limits and no way to new privileges, under a user of its own where we are root, and it ends when
-//! we do. It shares the machine's files, network and kernel: this contains accidents, not attackers.
+//! cleared environment, limits and no way to new privileges, under a user of its own where we are root, in a cgroup of its
+//! own where we may make one, and it ends when we do. It shares the machine's files, network and kernel: this contains accidents, not attackers.
 
+mod cgroup;
 mod child;
 pub mod jail;
 mod log;
@@ -21,6 +22,7 @@ use async_executor::StaticExecutor;
 use async_io::Timer;
 use futures_lite::FutureExt;
 
+use self::cgroup::Cgroups;
 use self::child::{Child, OWN_EXECUTABLE, Plan, find_program};
 use self::jail::Jail;
 use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, LogLine, Started};
@@ -49,6 +51,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub struct Config {
     /// Folder for what lives as long as a handler: function files, programs, sockets.
     pub run_dir: PathBuf,
+    /// What tells our cgroups from those of other instances.
+    pub instance: String,
     /// Whether handlers are limited and have users of their own.
     pub hardened: bool,
     /// How long the installation of a function's dependencies may take.
@@ -61,6 +65,8 @@ pub struct Process {
     executor: &'static StaticExecutor,
     workers: Workers,
     is_root: bool,
+    /// Where handlers have cgroups of their own.
+    cgroups: Option<Cgroups>,
     children: Mutex<HashMap<String, Running>>,
     /// Which function has which place in the range of users.
     users: Mutex<HashMap<Name, u32>>,
@@ -93,7 +99,8 @@ impl Process {
             write_program(&dir.join(runtime.name()), runtime).map_err(failed)?;
         }
         let is_root = rustix::process::geteuid().is_root();
-        Ok(Self { config, executor, workers, is_root, children: Mutex::default(), users: Mutex::default() })
+        let cgroups = if config.hardened { Cgroups::open(&config.instance) } else { None };
+        Ok(Self { config, executor, workers, is_root, cgroups, children: Mutex::default(), users: Mutex::default() })
     }
 
     async fn prepare_files(&self, deployment: &Deployment) -> Result<(), BackendError> {
@@ -158,8 +165,9 @@ impl Process {
         // How packages are reached is the machine's business: its settings for it hold here, and only here.
         env.extend(std::env::vars_os().filter(|(key, _)| is_package_setting(&key.to_string_lossy())));
         let jail = Jail { parent: std::process::id(), pids: 0, memory: 0, hardened: self.config.hardened };
-        let plan = Plan { command, dir: dir.to_owned(), env, jail, user: self.user(&deployment.name) };
-        let child = Child::start(&plan, self.executor).map_err(|e| engine(format!("cannot start {program}: {e}")))?;
+        let user = self.user(&deployment.name);
+        let plan = Plan { command, dir: dir.to_owned(), env, jail, user, cgroup: None };
+        let child = Child::start(plan, self.executor).map_err(|e| engine(format!("cannot start {program}: {e}")))?;
         let ended = async { Some(child.ended().await) };
         let late = async {
             Timer::after(self.config.install_timeout).await;
@@ -221,8 +229,11 @@ impl Process {
             hardened: self.config.hardened,
         };
         let command = runtimes::spec(deployment.runtime).host.command.iter().map(fill).collect();
-        let plan = Plan { command, dir: function_dir, env, jail, user };
-        let child = Child::start(&plan, self.executor).map_err(|e| {
+        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.make(&id, &deployment.limits)).transpose();
+        let started = cgroup.and_then(|cgroup| {
+            Child::start(Plan { command, dir: function_dir, env, jail, user, cgroup }, self.executor)
+        });
+        let child = started.map_err(|e| {
             let _ = fs::remove_dir_all(&dir);
             failed("start", e)
         })?;
