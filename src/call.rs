@@ -31,6 +31,11 @@ pub enum Method {
 }
 
 impl Method {
+    /// Whether it asks for nothing to be changed (RFC 9110 §9.2.1, RFC 8132 §2).
+    pub const fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Fetch)
+    }
+
     /// The method's name as HTTP spells it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -42,6 +42,13 @@ impl Reply<'_> {
         self.length
     }
 
+    /// Notes that the function may have changed something.
+    pub(super) fn mark_changed(&self) {
+        if let Some(lease) = &self.exchange.lease {
+            lease.function().mark_changed();
+        }
+    }
+
     /// The next piece of the body; empty at its end.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_io::Timer;
+use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
 
 use crate::buffers::Buffers;
@@ -29,6 +30,8 @@ pub struct Dispatch {
     functions: Mutex<BTreeMap<Box<str>, Arc<Function>>>,
     buffers: Buffers,
     stopping: AtomicBool,
+    /// Notified when a function may have changed something.
+    changed: Event,
 }
 
 impl Dispatch {
@@ -69,6 +72,17 @@ impl Dispatch {
         self.table().keys().for_each(|name| each(name));
     }
 
+    /// Notified when a call that is not [safe](crate::call::Method::is_safe) succeeded, by whatever protocol it came.
+    pub fn listen_for_changes(&self) -> EventListener {
+        self.changed.listen()
+    }
+
+    /// Hands the name of each function that may have changed something since this was last asked to `each`, once however
+    /// often it did. For one listener: who asks takes the changes away.
+    pub fn take_changes(&self, each: &mut dyn FnMut(&str)) {
+        self.table().values().filter(|f| f.take_changed()).for_each(|f| each(f.name().as_str()));
+    }
+
     /// How many functions there are.
     pub fn len(&self) -> usize {
         self.table().len()
@@ -105,7 +119,15 @@ impl Dispatch {
         let (mut lease, deadline) = self.lease(call.function, call.deadline).await?;
         loop {
             match exchange::connect(&lease, deadline).await? {
-                Some(stream) => return exchange::run(stream, lease, call, deadline, &self.buffers).await,
+                Some(stream) => {
+                    let changes = !call.method.is_safe();
+                    let reply = exchange::run(stream, lease, call, deadline, &self.buffers).await?;
+                    if changes && reply.status < 400 {
+                        reply.mark_changed();
+                        self.changed.notify(usize::MAX);
+                    }
+                    return Ok(reply);
+                }
                 // Nobody listens there any more, so the function saw nothing of this call: another handler may have it.
                 None => {
                     lease.handler().mark_unhealthy();

@@ -20,6 +20,8 @@ pub struct Function {
     waiting: AtomicUsize,
     calls: AtomicU64,
     retired: AtomicBool,
+    /// Whether a call may have changed something since somebody asked.
+    changed: AtomicBool,
     /// Notified when a place becomes free, a handler comes, or the function is retired.
     freed: Event,
     /// Notified when the last call in flight ends.
@@ -64,6 +66,7 @@ impl Function {
             waiting: AtomicUsize::new(0),
             calls: AtomicU64::new(0),
             retired: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             freed: Event::new(),
             idle: Event::new(),
         }
@@ -134,6 +137,14 @@ impl Function {
             }
             idle.await;
         }
+    }
+
+    pub(super) fn mark_changed(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
     }
 
     /// No call gets a handler of this version any more; those that wait look for another version.

@@ -9,6 +9,7 @@ mod cli;
 mod coap;
 mod coap_fuzz;
 mod coap_net;
+mod coap_observe;
 mod contract_functions;
 mod contract_http;
 mod contract_management;

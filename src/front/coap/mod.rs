@@ -82,7 +82,7 @@ impl Coap {
         let server = Server::new(self.config.endpoint, budget.clone(), fastrand::u64(..));
         let shared = Arc::new(Shared {
             largest: server.config().max_datagram,
-            state: Mutex::new(State { server, timer: Millis::MAX }),
+            state: Mutex::new(State { server, timer: Millis::MAX, listens: false }),
             doors: self.doors,
             changed: Event::new(),
             // Message ids of endpoints that are new here go by the clock: a second process must not begin where this one did.
@@ -109,7 +109,7 @@ impl Coap {
 struct Shared {
     state: Mutex<State>,
     doors: Doors,
-    /// Notified when a timer is due earlier than the one waited for, and when a call ended.
+    /// Notified when a timer is due earlier than the one waited for, when something begins to be observed, and when a call ended.
     changed: Event,
     began: Instant,
     offset: Millis,
@@ -124,6 +124,8 @@ struct State {
     server: Server,
     /// What the task that keeps the time waits for.
     timer: Millis,
+    /// Whether it waits for changes as well.
+    listens: bool,
 }
 
 impl Shared {
@@ -180,29 +182,45 @@ impl Shared {
         self.executor.spawn(run).detach();
     }
 
-    /// Waits for the timers for ever.
+    /// Waits for the timers, and for changes where something is observed, for ever.
     async fn keep_time(self: Arc<Self>) {
         loop {
             let changed = self.changed.listen();
-            let due = {
-                let mut state = self.lock();
-                while let Some(job) = state.server.tick(self.now(), &mut &self.doors) {
-                    self.start(job);
+            let change = self.dispatch.listen_for_changes();
+            let (due, listens) = self.do_what_is_due();
+            let change = async {
+                match listens {
+                    true => change.await,
+                    // Else every call that anyone makes would wake this task.
+                    false => future::pending().await,
                 }
-                state.timer = state.server.next().unwrap_or(Millis::MAX);
-                state.timer
             };
             match due.checked_sub(self.now()) {
-                Some(_) if due == Millis::MAX => changed.await,
+                Some(_) if due == Millis::MAX => changed.or(change).await,
                 Some(wait) => {
                     let timer = async {
                         Timer::after(Duration::from_millis(wait)).await;
                     };
-                    changed.or(timer).await;
+                    changed.or(change).or(timer).await;
                 }
                 None => {}
             }
         }
+    }
+
+    /// Starts what changed or is due; returns when something is due next, and whether anything is observed.
+    fn do_what_is_due(self: &Arc<Self>) -> (Millis, bool) {
+        let mut state = self.lock();
+        let now = self.now();
+        if state.server.is_observed() {
+            self.dispatch.take_changes(&mut |name| state.server.changed(now, name));
+        }
+        while let Some(job) = state.server.tick(self.now(), &mut &self.doors) {
+            self.start(job);
+        }
+        state.timer = state.server.next().unwrap_or(Millis::MAX);
+        state.listens = state.server.is_observed();
+        (state.timer, state.listens)
     }
 
     /// Completes when no call is at work and, for a while at most, no answer waits for its acknowledgement.
@@ -231,15 +249,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the state back, and wakes the task that keeps the time where something is due earlier than it knows.
+    /// Gives the state back, and wakes the task that keeps the time where something is due earlier than it knows, or changes
+    /// begin to matter.
     fn unlock(&self, mut state: MutexGuard<'_, State>) {
         let next = state.server.next().unwrap_or(Millis::MAX);
-        let earlier = next < state.timer;
-        if earlier {
-            state.timer = next;
+        let is_news = next < state.timer || state.server.is_observed() && !state.listens;
+        if is_news {
+            state.timer = state.timer.min(next);
+            state.listens = true;
         }
         drop(state);
-        if earlier {
+        if is_news {
             self.changed.notify(usize::MAX);
         }
     }

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hasher};
 use crate::budget::Budget;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
 use crate::dispatch::{Dispatch, Reply};
-use crate::wire::coap::{Answer, Code, Etag, Held, Task, format};
+use crate::wire::coap::{Answer, Code, Etag, Held, Location, Task, format};
 use crate::wire::headers::Headers;
 
 /// What bounds an answer's body.
@@ -83,6 +83,7 @@ fn answer(status: u16, headers: &Headers, method: Code) -> Answer {
         format_is_default: format.is_none_or(|format| format == format::TEXT) && content_type.is_none_or(is_text),
         max_age: headers.get_str("cache-control").and_then(max_age),
         etag: headers.get("etag").and_then(etag),
+        location: headers.get_str("location").and_then(Location::parse),
         body: Held::EMPTY,
     }
 }
@@ -166,10 +167,12 @@ mod tests {
             ("coap-code", "2.04"),
             ("cache-control", "private, max-age=30"),
             ("etag", "W/\"abc\""),
+            ("Location", "/store/17"),
         ];
         let a = answer(200, &headers(&fields), Code::POST);
         assert_eq!((a.code, a.format, a.format_is_default), (Code::CHANGED, Some(60), false));
         assert_eq!((a.max_age, a.etag.unwrap().as_bytes()), (Some(30), &b"abc"[..]));
+        assert_eq!(a.location.unwrap().path().collect::<Vec<_>>(), ["store", "17"]);
         let a = answer(200, &headers(&[("cache-control", "no-store"), ("etag", "\"longer than eight\"")]), Code::GET);
         assert_eq!((a.max_age, a.etag.unwrap().as_bytes().len()), (Some(0), 8));
     }

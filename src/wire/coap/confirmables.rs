@@ -18,6 +18,24 @@ pub struct Transmission {
     left: u8,
 }
 
+impl Transmission {
+    /// It is sent once more now.
+    fn repeat_after(&mut self, now: Millis) {
+        self.left = self.left.saturating_sub(1);
+        self.timeout *= 2;
+        self.due = now + self.timeout;
+    }
+}
+
+/// A message that was not acknowledged in time and is not just sent again.
+#[derive(Debug)]
+pub enum Overdue {
+    /// It was sent often enough.
+    GivenUp(Transmission),
+    /// There is a newer state to tell in its place.
+    Stale(Transmission),
+}
+
 /// All of them.
 #[derive(Debug)]
 pub struct Confirmables {
@@ -78,21 +96,31 @@ impl Confirmables {
         self.table.iter().any(|(_, t)| t.observer == Some(observer))
     }
 
-    /// Sends again what is due, with the timeout doubled, and takes out one that was sent often enough without an answer.
-    pub fn tick(&mut self, now: Millis, out: &mut dyn Outbox) -> Option<Transmission> {
-        let mut given_up = None;
+    /// Sends again what is due, with the timeout doubled. Takes out one that needs more than that: see [`Overdue`].
+    pub fn tick(&mut self, now: Millis, out: &mut dyn Outbox, stale: impl Fn(Key) -> bool) -> Option<Overdue> {
+        let mut found = None;
         for (key, t) in self.table.iter_mut().filter(|(_, t)| t.due <= now) {
-            match t.left.checked_sub(1) {
-                None => given_up = Some(key),
-                Some(left) => {
-                    out.send(&t.peer, &t.datagram);
-                    t.left = left;
-                    t.timeout *= 2;
-                    t.due = now + t.timeout;
-                }
+            if t.left == 0 || t.observer.is_some_and(&stale) {
+                found = Some(key);
+                continue;
             }
+            out.send(&t.peer, &t.datagram);
+            t.repeat_after(now);
         }
-        self.table.remove(given_up?)
+        let t = self.table.remove(found?)?;
+        Some(if t.left == 0 { Overdue::GivenUp(t) } else { Overdue::Stale(t) })
+    }
+
+    /// Takes over a message that was just sent in place of another one to the same peer, whose timeout and number of
+    /// repetitions go on (RFC 7641 §4.5.2). Returns when it is due again.
+    pub fn replaced(&mut self, now: Millis, mut old: Transmission, id: u16, datagram: &[u8]) -> Millis {
+        old.id = id;
+        old.datagram.clear();
+        old.datagram.extend_from_slice(datagram);
+        old.repeat_after(now);
+        let due = old.due;
+        self.table.insert(old);
+        due
     }
 
     /// When the next one is due.
@@ -123,8 +151,8 @@ mod tests {
             let mut due = table.sent(0, peer, 7, b"message", None);
             let (mut out, mut times) = (Count(0), vec![0]);
             loop {
-                assert!(table.tick(due - 1, &mut out).is_none());
-                if table.tick(due, &mut out).is_some() {
+                assert!(table.tick(due - 1, &mut out, |_| false).is_none());
+                if let Some(Overdue::GivenUp(_)) = table.tick(due, &mut out, |_| false) {
                     break;
                 }
                 times.push(due);

@@ -13,6 +13,7 @@ pub mod echo;
 pub mod format;
 pub mod held;
 pub mod link;
+pub mod location;
 pub mod message;
 pub mod observers;
 pub mod option;
@@ -25,6 +26,7 @@ pub mod transfers;
 
 pub use config::Config;
 pub use held::Held;
+pub use location::Location;
 pub use message::{Code, Kind, Message, Token};
 pub use server::Server;
 
@@ -160,6 +162,8 @@ pub struct Answer {
     pub max_age: Option<u32>,
     /// Names this version of the body.
     pub etag: Option<Etag>,
+    /// Where something new is.
+    pub location: Option<Location>,
     /// The body; sent in blocks where it is long.
     pub body: Held,
 }
@@ -167,6 +171,6 @@ pub struct Answer {
 impl Answer {
     /// A failure: `code` with one line of text (RFC 7252 §5.5.2).
     pub fn failure(code: Code, body: Held) -> Self {
-        Self { code, format: None, format_is_default: false, max_age: None, etag: None, body }
+        Self { code, format: None, format_is_default: false, max_age: None, etag: None, location: None, body }
     }
 }

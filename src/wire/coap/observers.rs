@@ -14,6 +14,8 @@ pub struct Watch {
     pub task: Arc<Task>,
     /// When it runs next.
     pub due: Millis,
+    /// When its runs so far, spread evenly, would allow the next one.
+    pub spread_to: Millis,
     /// Whether it runs now.
     pub running: bool,
     /// The last answer that the observers were told.
@@ -53,6 +55,7 @@ pub struct Observers {
     /// Who observes.
     pub observers: Slots<Observer>,
     bound: usize,
+    interval: Millis,
     sequence: u32,
 }
 
@@ -63,6 +66,12 @@ pub const CONFIRM_EACH: u8 = 5;
 /// A confirmable one leaves at least once a day (RFC 7641 §4.5).
 pub const CONFIRM_AFTER: Millis = 24 * 3600 * 1000;
 
+/// Least time from one run to the next, on average: who does not know the round trip time should not notify more often (RFC 7641
+/// §4.5.1). A shorter interval stands in its place.
+const SPACING: Millis = 3_000;
+/// Runs that changes may bring about one right after the other.
+const BURST: Millis = 3;
+
 impl Observers {
     /// At most as many observers as `config` says, each perhaps with a watch of its own.
     pub fn new(config: &Config) -> Self {
@@ -70,6 +79,7 @@ impl Observers {
             watches: Slots::new(config.observers),
             observers: Slots::new(config.observers),
             bound: config.observers,
+            interval: config.observe_interval.max(1),
             sequence: 0,
         }
     }
@@ -100,6 +110,11 @@ impl Observers {
         self.observers.iter().find(|(_, o)| o.last_id == id && o.peer == *peer).map(|(at, _)| at)
     }
 
+    /// Whether a change came while a confirmable notification was under way to that observer.
+    pub fn is_stale(&self, observer: Key) -> bool {
+        self.observers.get(observer).is_some_and(|o| o.stale)
+    }
+
     /// The first observer of a watch behind `after`, in the order of the table.
     pub fn of_watch(&self, watch: Key, after: usize) -> Option<(usize, Key)> {
         self.observers
@@ -126,22 +141,30 @@ impl Observers {
         self.watches.remove(watch);
     }
 
-    /// Something was changed in the resource `name`: its watches run at once.
-    pub fn touch(&mut self, name: &str, now: Millis) -> bool {
-        let mut touched = false;
-        for (_, watch) in self.watches.iter_mut().filter(|(_, watch)| watch.task.name == name) {
-            watch.due = now;
-            touched = true;
-        }
+    /// Something was changed in the resource `name`: its watches run as soon as may be.
+    pub fn touch(&mut self, name: &str, now: Millis) -> Option<Millis> {
+        let ahead = self.spacing() * (BURST - 1);
+        let touched = self.watches.iter_mut().filter(|(_, watch)| watch.task.name == name);
         touched
+            .map(|(_, watch)| {
+                watch.due = watch.due.min(now.max(watch.spread_to.saturating_sub(ahead)));
+                watch.due
+            })
+            .min()
     }
 
-    /// Takes a watch that is due and does not run; it is due again an `interval` later.
-    pub fn take_due(&mut self, now: Millis, interval: Millis) -> Option<(Key, Arc<Task>)> {
+    /// Takes a watch that is due and does not run; it is due again an interval later.
+    pub fn take_due(&mut self, now: Millis) -> Option<(Key, Arc<Task>)> {
+        let (interval, spacing) = (self.interval, self.spacing());
         let (key, watch) = self.watches.iter_mut().find(|(_, watch)| watch.due <= now && !watch.running)?;
         watch.running = true;
-        watch.due = now + interval.max(1);
+        watch.due = now + interval;
+        watch.spread_to = watch.spread_to.max(now) + spacing;
         Some((key, watch.task.clone()))
+    }
+
+    fn spacing(&self) -> Millis {
+        SPACING.min(self.interval)
     }
 
     /// When the next watch is due.

@@ -1,5 +1,6 @@
 //! The options and payload of one response, and how it is written.
 
+use super::Location;
 use super::block::Block;
 use super::message::{Code, Kind, Token, Writer};
 use super::option;
@@ -13,6 +14,8 @@ pub struct Reply<'a> {
     pub etag: Option<Token>,
     /// The place of a notification among others (RFC 7641 §3.4).
     pub observe: Option<u32>,
+    /// Where something new is.
+    pub location: Option<&'a Location>,
     /// What the payload is.
     pub format: Option<u16>,
     /// For how many seconds it may be used.
@@ -38,6 +41,7 @@ impl<'a> Reply<'a> {
             code,
             etag: None,
             observe: None,
+            location: None,
             format: None,
             max_age: None,
             block2: None,
@@ -66,8 +70,14 @@ impl<'a> Reply<'a> {
             w.option(option::ETAG, etag.as_bytes());
         }
         uint(&mut w, option::OBSERVE, self.observe);
+        for segment in self.location.into_iter().flat_map(Location::path) {
+            w.option(option::LOCATION_PATH, segment.as_bytes());
+        }
         uint(&mut w, option::CONTENT_FORMAT, self.format.map(u32::from));
         uint(&mut w, option::MAX_AGE, self.max_age);
+        for part in self.location.into_iter().flat_map(Location::query) {
+            w.option(option::LOCATION_QUERY, part.as_bytes());
+        }
         uint(&mut w, option::BLOCK2, self.block2.map(Block::to_uint));
         uint(&mut w, option::BLOCK1, self.block1.map(Block::to_uint));
         uint(&mut w, option::SIZE2, self.size2.map(|n| n as u32));

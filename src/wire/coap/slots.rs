@@ -45,6 +45,11 @@ impl<T> Slots<T> {
         Some(Key { place: (self.places.len() - 1) as u32, round: 0 })
     }
 
+    /// The thing of that key, to look at.
+    pub fn get(&self, key: Key) -> Option<&T> {
+        self.places.get(key.place as usize).filter(|slot| slot.0 == key.round)?.1.as_ref()
+    }
+
     /// The thing of that key.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         self.places.get_mut(key.place as usize).filter(|slot| slot.0 == key.round)?.1.as_mut()

@@ -106,6 +106,7 @@ impl Server {
         let in_blocks = asked || block.more;
         Reply {
             etag: answer.etag.or_else(|| in_blocks.then(|| self.etag_of(body))),
+            location: answer.location.as_ref().filter(|_| block.number == 0 && answer.code.is_success()),
             format: answer.format,
             max_age: answer.max_age,
             block2: in_blocks.then_some(block),
@@ -138,6 +139,7 @@ impl Server {
                 key,
                 task: job.task.clone(),
                 due,
+                spread_to: 0,
                 running: false,
                 answer: answer.clone(),
                 told: scene.now,
@@ -186,33 +188,54 @@ impl Server {
 
     /// An observer acknowledged: tells it what changed meanwhile.
     pub(super) fn catch_up(&mut self, scene: &mut Scene<'_>, observer: Key) {
-        let Some(o) = self.observers.observers.get_mut(observer) else { return };
-        let watch = o.watch;
-        if std::mem::take(&mut o.stale)
-            && let Some(answer) = self.observers.watches.get_mut(watch).map(|watch| watch.answer.clone())
-        {
+        if let Some(answer) = self.news(observer) {
             self.tell(scene, observer, &answer);
         }
     }
 
-    /// Sends one notification (RFC 7641 §4.2).
+    /// A notification is overdue and its state is no longer the newest: that goes in its place (RFC 7641 §4.5.2).
+    pub(super) fn supersede(&mut self, scene: &mut Scene<'_>, old: Transmission) {
+        let Some((observer, answer)) = old.observer.and_then(|key| Some((key, self.news(key)?))) else { return };
+        let Some(id) = self.write_notification(scene, observer, &answer, Kind::Con) else { return };
+        let due = self.confirmables.replaced(scene.now, old, id, &self.scratch);
+        self.wake = self.wake.min(due);
+    }
+
+    /// The state that an observer is behind, which from now on it is no longer.
+    fn news(&mut self, observer: Key) -> Option<Arc<Answer>> {
+        let o = self.observers.observers.get_mut(observer)?;
+        let watch = std::mem::take(&mut o.stale).then_some(o.watch)?;
+        self.observers.watches.get(watch).map(|watch| watch.answer.clone())
+    }
+
+    /// Tells an observer a new state (RFC 7641 §4.2).
     fn tell(&mut self, scene: &mut Scene<'_>, key: Key, answer: &Arc<Answer>) {
         let busy = self.confirmables.busy(key);
         let has_room = !self.is_full();
-        let sequence = answer.code.is_success().then(|| self.observers.next_sequence());
+        let success = answer.code.is_success();
         let Some(o) = self.observers.observers.get_mut(key) else { return };
-        // One message under way at a time (RFC 7641 §4.5.1); the newest state goes when it was acknowledged.
-        if busy && answer.code.is_success() {
+        // One message under way at a time (§4.5.1); the newest state goes when it is acknowledged or overdue.
+        if busy && success {
             o.stale = true;
             return;
         }
         let overdue = o.unconfirmed + 1 >= CONFIRM_EACH || scene.now - o.confirmed >= CONFIRM_AFTER;
-        let kind = if overdue && has_room && answer.code.is_success() { Kind::Con } else { Kind::Non };
+        let kind = if overdue && has_room && success { Kind::Con } else { Kind::Non };
+        let Some(id) = self.write_notification(scene, key, answer, kind) else { return };
+        let Some(o) = self.observers.observers.get_mut(key) else { return };
         if kind == Kind::Con {
             (o.unconfirmed, o.confirmed) = (0, scene.now);
+            let due = self.confirmables.sent(scene.now, o.peer, id, &self.scratch, Some(key));
+            self.wake = self.wake.min(due);
         } else {
             o.unconfirmed = o.unconfirmed.saturating_add(1);
         }
+    }
+
+    /// Writes one notification and sends it; returns its message id.
+    fn write_notification(&mut self, scene: &mut Scene<'_>, key: Key, answer: &Arc<Answer>, kind: Kind) -> Option<u16> {
+        let sequence = answer.code.is_success().then(|| self.observers.next_sequence());
+        let o = self.observers.observers.get_mut(key)?;
         o.last_id = self.peers.next_id(scene.now, &o.peer);
         let (peer, id, token) = (o.peer, o.last_id, o.token);
         let wish = Wish {
@@ -226,11 +249,8 @@ impl Server {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.first_block(scene.now, &wish, answer, sequence).write(&mut scratch, kind, id, &token);
         scene.out.send(&peer, &scratch);
-        if kind == Kind::Con {
-            let due = self.confirmables.sent(scene.now, peer, id, &scratch, Some(key));
-            self.wake = self.wake.min(due);
-        }
         self.scratch = scratch;
+        Some(id)
     }
 }
 

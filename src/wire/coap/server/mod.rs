@@ -6,7 +6,7 @@ mod serve;
 
 use std::hash::RandomState;
 
-use super::confirmables::{Confirmables, Transmission};
+use super::confirmables::{Confirmables, Overdue, Transmission};
 use super::duplicates::{Duplicates, Fingerprint, Seen};
 use super::echo::Echo;
 use super::message::{self, Code, Kind, Malformed, Message, Token};
@@ -179,15 +179,23 @@ impl Server {
     /// Takes back what became of a job. Whoever waits for it is told.
     pub fn answer(&mut self, now: Millis, job: &Job, answer: Answer, out: &mut dyn Outbox) {
         let mut scene = Scene { now, out };
-        let safe = matches!(job.task.method, Code::GET | Code::FETCH);
-        if !safe && answer.code.is_success() && self.observers.touch(&job.task.name, now) {
-            self.wake = self.wake.min(now);
-        }
         match job.id {
             JobId::Exchange(key) => self.finish(&mut scene, key, job, answer),
             JobId::Detached => self.detached -= 1,
             JobId::Watch(key) => self.notify(&mut scene, key, answer),
         }
+    }
+
+    /// Something was changed in the resource `name`, by whomever: it runs soon for those that observe it.
+    pub fn changed(&mut self, now: Millis, name: &str) {
+        if let Some(due) = self.observers.touch(name, now) {
+            self.wake = self.wake.min(due);
+        }
+    }
+
+    /// Whether anything is observed.
+    pub fn is_observed(&self) -> bool {
+        !self.observers.watches.is_empty()
     }
 
     /// When [`Server::tick`] has something to do; `None` where nothing is due. It may change with every call.
@@ -203,8 +211,11 @@ impl Server {
         }
         let mut scene = Scene { now, out };
         self.acknowledge_late(&mut scene);
-        while let Some(lost) = self.confirmables.tick(now, scene.out) {
-            self.lost(&lost);
+        while let Some(overdue) = self.confirmables.tick(now, scene.out, |observer| self.observers.is_stale(observer)) {
+            match overdue {
+                Overdue::GivenUp(lost) => self.lost(&lost),
+                Overdue::Stale(old) => self.supersede(&mut scene, old),
+            }
         }
         for delayed in self.delayed.extract_if(.., |delayed| delayed.due <= now) {
             scene.out.send(&delayed.peer, &delayed.datagram);
@@ -213,10 +224,7 @@ impl Server {
         self.results.expire(now);
         self.duplicates.expire(now);
         self.peers.expire(now);
-        let job = self
-            .observers
-            .take_due(now, self.config.observe_interval)
-            .map(|(key, task)| Job { id: JobId::Watch(key), task });
+        let job = self.observers.take_due(now).map(|(key, task)| Job { id: JobId::Watch(key), task });
         self.wake = self.next_due();
         job
     }

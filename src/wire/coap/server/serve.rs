@@ -105,7 +105,7 @@ impl Server {
 
     /// Bytes of the longest first answer: a block, and room for header, token and options.
     fn longest_answer(request: &Request<'_>, config: &Config) -> usize {
-        const HEAD: usize = 48;
+        const HEAD: usize = 160;
         HEAD + request.block2.map_or(config.block_szx, |block| block.szx.min(config.block_szx)).into_size()
     }
 

@@ -9,7 +9,7 @@ mod observe;
 mod requests;
 
 use super::super::message::Writer;
-use super::super::{Held, option};
+use super::super::{Held, Location, option};
 use super::*;
 
 /// Functions `echo`, `f` and `g`.
@@ -110,6 +110,7 @@ pub(super) fn content(body: &[u8]) -> Answer {
         format_is_default: true,
         max_age: None,
         etag: None,
+        location: None,
         body: Held::line(String::from_utf8(body.to_vec()).unwrap()),
     }
 }

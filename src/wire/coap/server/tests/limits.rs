@@ -100,7 +100,7 @@ fn with_echo_small_answers_and_large_requests_need_no_proof() {
     assert_eq!(w.ask(b"\x40\x00\x12\x34").kind, Kind::Rst);
     w.job(&request(Kind::Con, Code::POST, 1, "f", &[], &[0; 400]));
     let small: &[(u16, &[u8])] = &[(option::BLOCK2, b"\x00")];
-    w.job(&request(Kind::Con, Code::POST, 2, "f", small, b"0123456789"));
+    w.job(&request(Kind::Con, Code::POST, 2, "f", small, &[0; 50]));
     let challenge = w.ask(&get(3, ".well-known/core"));
     assert_eq!(challenge.code, Code::UNAUTHORIZED);
     assert!(challenge.payload.is_empty());

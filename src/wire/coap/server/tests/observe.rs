@@ -36,16 +36,49 @@ fn an_observer_hears_of_changes_in_order_and_of_nothing_else() {
 }
 
 #[test]
-fn a_successful_post_runs_the_watch_at_once() {
+fn a_change_runs_the_watch_at_once_and_one_of_another_function_does_not() {
     let (mut w, _) = observed();
-    let put = request(Kind::Con, Code::POST, 2, "f", &[], b"new");
-    w.call(&put, b"ok");
+    w.server.changed(w.now, "g");
+    assert_eq!(w.wait(0).len(), 0);
+    w.server.changed(w.now, "f");
     let jobs = w.wait(0);
     assert_eq!(jobs.len(), 1);
     assert_eq!(w.answer(&jobs[0], content(b"new")).text(), "new");
-    let job = w.job(&request(Kind::Con, Code::POST, 3, "f", &[], b"new"));
-    w.answer(&job, Answer::failure(Code::INTERNAL, Held::EMPTY));
-    assert_eq!(w.wait(0).len(), 0, "a failed one does not");
+}
+
+#[test]
+fn a_change_while_the_watch_runs_runs_it_once_more() {
+    let (mut w, _) = observed();
+    w.server.changed(w.now, "f");
+    let jobs = w.wait(0);
+    (0..5).for_each(|_| w.server.changed(w.now, "f"));
+    assert_eq!(w.wait(0).len(), 0, "one at a time");
+    assert_eq!(w.answer(&jobs[0], content(b"1")).text(), "1");
+    assert_eq!(w.wait(0).len(), 1);
+}
+
+/// RFC 7641 §4.5.1.
+#[test]
+fn a_thousand_changes_a_second_make_one_notification_in_three_seconds() {
+    let mut w = World::new(Config::default());
+    w.call(&observe(1, b""), b"0");
+    let (mut told, mut state) = (Vec::new(), 0);
+    let begun = w.now;
+    while w.now < begun + 30_000 {
+        state += 1;
+        w.server.changed(w.now, "f");
+        for job in w.wait(1) {
+            w.server.answer(w.now, &job, content(state.to_string().as_bytes()), &mut w.sent);
+            told.push(w.now - begun);
+        }
+        for heard in w.heard().iter().filter(|heard| heard.kind == Kind::Con) {
+            w.say(&message::empty(Kind::Ack, heard.id));
+        }
+    }
+    assert!((11..=13).contains(&told.len()), "{told:?}");
+    assert!(told[..3].iter().all(|at| *at < 10), "the first ones at once: {told:?}");
+    w.server.changed(w.now, "f");
+    assert_eq!(w.wait(3_000).len(), 1, "what was changed last is told in the end");
 }
 
 #[test]
@@ -74,15 +107,57 @@ fn one_notification_in_five_is_confirmable_and_an_observer_that_is_gone_is_forgo
     assert!(w.server.observers.observers.is_empty() && w.server.observers.watches.is_empty());
 }
 
+/// The first confirmable notification, of state 5.
+fn confirmable(w: &mut World) -> Heard {
+    (1..=5).map(|i| run(w, i.to_string().as_bytes()).remove(0)).last().unwrap()
+}
+
 #[test]
-fn while_one_is_under_way_the_newest_state_waits_for_its_acknowledgement() {
+fn the_newest_state_goes_when_the_one_under_way_is_acknowledged() {
     let (mut w, _) = observed();
-    let con = (1..=5).map(|i| run(&mut w, i.to_string().as_bytes()).remove(0)).last().unwrap();
-    for body in ["6", "7"] {
-        assert!(run(&mut w, body.as_bytes()).iter().all(|again| *again == con));
+    let con = confirmable(&mut w);
+    // It is overdue after two seconds at the earliest.
+    assert_eq!(run(&mut w, b"6"), []);
+    assert_eq!(w.ask(&message::empty(Kind::Ack, con.id)).text(), "6");
+}
+
+/// RFC 7641 §4.5.2.
+#[test]
+fn the_newest_state_takes_the_place_of_an_older_one_that_would_be_sent_again() {
+    let (mut w, _) = observed();
+    let mut last = confirmable(&mut w);
+    let mut sent = vec![w.now];
+    for state in 6..200 {
+        for job in w.wait(1_000) {
+            w.server.answer(w.now, &job, content(state.to_string().as_bytes()), &mut w.sent);
+        }
+        for heard in w.heard() {
+            assert_eq!((heard.kind, heard.id == last.id), (Kind::Con, false), "another message");
+            assert!(heard.text().parse::<u32>().unwrap() + 1 >= state, "the newest state");
+            assert!(heard.uint(option::OBSERVE) > last.uint(option::OBSERVE));
+            last = heard;
+            sent.push(w.now);
+        }
+        if w.server.observers.observers.is_empty() {
+            break;
+        }
     }
-    let heard = w.ask(&message::empty(Kind::Ack, con.id));
-    assert_eq!(heard.text(), "7");
+    // As often, and as far apart, as one message that is sent again (RFC 7252 §4.2).
+    let pauses: Vec<_> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(sent.len(), 5, "{pauses:?}");
+    assert!(pauses.windows(2).all(|pair| pair[1] + 1_000 >= 2 * pair[0] - 1_000), "{pauses:?}");
+    assert!(w.server.observers.observers.is_empty(), "then it is given up");
+}
+
+#[test]
+fn an_acknowledgement_of_a_newer_state_ends_the_transmission() {
+    let (mut w, _) = observed();
+    let con = confirmable(&mut w);
+    let newer = (6..).find_map(|state| run(&mut w, state.to_string().as_bytes()).pop()).unwrap();
+    assert_eq!(w.say(&message::empty(Kind::Ack, con.id)), [], "the older one is no longer under way");
+    assert_eq!(w.server.unacknowledged(), 1);
+    w.say(&message::empty(Kind::Ack, newer.id));
+    assert_eq!(w.server.unacknowledged(), 0);
 }
 
 #[test]

@@ -62,6 +62,27 @@ fn what_a_function_says_of_its_answer_leaves_as_options() {
 }
 
 #[test]
+fn what_was_created_is_told_by_its_path_and_query() {
+    let mut w = World::new(Config::default());
+    let job = w.job(&post(1, &[], b""));
+    let answer = Answer { code: Code::CREATED, location: Location::parse("/f/17?x=1"), ..content(b"") };
+    let heard = w.answer(&job, answer);
+    assert_eq!(heard.code, Code::CREATED);
+    assert_eq!(
+        heard.options,
+        [
+            (option::LOCATION_PATH, b"f".to_vec()),
+            (option::LOCATION_PATH, b"17".to_vec()),
+            (option::CONTENT_FORMAT, vec![]),
+            (option::LOCATION_QUERY, b"x=1".to_vec())
+        ]
+    );
+    let job = w.job(&post(2, &[], b""));
+    let answer = Answer { location: Location::parse("/f/17"), ..Answer::failure(Code::INTERNAL, Held::EMPTY) };
+    assert_eq!(w.answer(&job, answer).options, [], "nothing was created");
+}
+
+#[test]
 fn a_client_that_holds_the_same_version_hears_2_03() {
     let mut w = World::new(Config::default());
     let job = w.job(&request(Kind::Con, Code::GET, 1, "f", &[(option::ETAG, b"v1")], b""));
