@@ -14,8 +14,9 @@ use log::LevelFilter;
 use crate::backend::docker::{self, EngineAddress};
 pub use crate::backend::docker::{Network, Reach};
 use crate::function::{Limits, Runtime};
+use crate::limits::{self, Idle};
+use crate::logging;
 use crate::quantity::{bytes, count, count_or_zero, duration};
-use crate::{limits, logging};
 
 /// The management API's TCP port.
 pub const MANAGEMENT_PORT: u16 = 8080;
@@ -167,6 +168,10 @@ pub struct Config {
     /// processes and threads in such a handler; default 256
     #[argh(option, arg_name = "N", from_str_fn(limits::pids), default = "256")]
     pub pids: u32,
+
+    /// stop a function's handlers after this time without a call, and start them for the next one; default off
+    #[argh(option, arg_name = "TIME", from_str_fn(limits::idle), default = "Idle::Off")]
+    pub idle: Idle,
 
     /// asynchronous calls at once; default 64
     #[argh(option, arg_name = "N", from_str_fn(count_or_zero), default = "64")]

@@ -108,6 +108,8 @@ pub struct Deployment {
     pub envs: Vec<String>,
     /// What it may use.
     pub limits: Limits,
+    /// Its handlers are stopped when nobody called for so long; whole milliseconds.
+    pub idle: Option<Duration>,
     /// Hexadecimal digest over all the above and the files: another digest is another version.
     pub digest: String,
     /// File that starts with the function's zip archive.

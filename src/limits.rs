@@ -13,6 +13,8 @@ const MIN_MEMORY: u64 = 6 * 1024 * 1024;
 const PIDS: RangeInclusive<u32> = 1..=32_768;
 /// Longest timeout: a call is not a job.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Shortest time without a call before handlers are stopped: starting them takes its time.
+const MIN_IDLE: Duration = Duration::from_secs(1);
 /// Calls at once in a handler, and waiting for a function; the most of both bounds memory.
 const CONCURRENCY: RangeInclusive<usize> = 1..=4096;
 const QUEUE: RangeInclusive<usize> = 0..=65_536;
@@ -69,6 +71,49 @@ pub fn queue(text: &str) -> Result<usize, String> {
     whole(text, &QUEUE)
 }
 
+/// How long nobody may have called before a function's handlers are stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// They are never stopped.
+    Off,
+    /// They are stopped after so long.
+    After(Duration),
+}
+
+impl Idle {
+    /// The time, unless it is off.
+    pub const fn time(self) -> Option<Duration> {
+        match self {
+            Self::Off => None,
+            Self::After(time) => Some(time),
+        }
+    }
+}
+
+impl std::fmt::Display for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::After(time) => f.write_str(&quantity::show_duration(*time)),
+        }
+    }
+}
+
+/// Time without a call after which handlers are stopped, or `off`.
+///
+/// # Errors
+/// One line that says what is right.
+pub fn idle(text: &str) -> Result<Idle, String> {
+    if text == "off" {
+        return Ok(Idle::Off);
+    }
+    match quantity::duration(text) {
+        Ok(time) if time >= MIN_IDLE => Ok(Idle::After(time)),
+        Ok(_) => Err(format!("{text:?} is too short: use 1s or more, or off")),
+        Err(why) => Err(format!("{why}, or off")),
+    }
+}
+
 fn whole<T: TryFrom<usize> + PartialOrd + std::fmt::Display>(
     text: &str,
     range: &RangeInclusive<T>,
@@ -89,7 +134,10 @@ mod tests {
         assert_eq!((pids("1"), pids("32768")), (Ok(1), Ok(32_768)));
         assert_eq!((concurrency("4096"), queue("0"), queue("65536")), (Ok(4096), Ok(0), Ok(65_536)));
         assert_eq!(timeout("24h"), Ok(MAX_TIMEOUT));
+        assert_eq!((idle("off"), idle("5m")), (Ok(Idle::Off), Ok(Idle::After(Duration::from_secs(300)))));
         for (error, right) in [
+            (idle("999ms").unwrap_err(), "1s or more, or off"),
+            (idle("5").unwrap_err(), "such as 30s, or off"),
             (memory("6143Ki").unwrap_err(), "use 6Mi or more, or 0"),
             (memory("64MB").unwrap_err(), "such as 64Mi"),
             (cpu("half").unwrap_err(), "such as 500m"),

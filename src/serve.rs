@@ -24,6 +24,7 @@ use crate::http_server::{self, Service};
 use crate::management::{Management, Settings};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::upload_request::Defaults;
 use crate::worker::Workers;
 
 /// Bytes of bodies that are held whole, of all calls in flight together: those of CoAP, of gRPC, and of asynchronous
@@ -186,7 +187,7 @@ impl Server {
         let config = &self.config;
         Settings {
             max_upload: config.max_upload,
-            limits: config.limits(),
+            defaults: Defaults { limits: config.limits(), idle: config.idle.time() },
             front_doors,
             public_host: config.public_host.clone(),
             fetch: fetch::Config {

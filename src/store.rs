@@ -63,6 +63,9 @@ struct Meta {
     timeout_ms: u64,
     concurrency: usize,
     queue: usize,
+    /// Absent where it is off, as in files of before there was such a thing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idle_ms: Option<u64>,
 }
 
 impl Store {
@@ -274,6 +277,7 @@ impl Meta {
             timeout_ms: u64::try_from(d.limits.timeout.as_millis()).unwrap_or(u64::MAX),
             concurrency: d.limits.concurrency,
             queue: d.limits.queue,
+            idle_ms: d.idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
@@ -291,6 +295,7 @@ impl Meta {
                 concurrency: self.concurrency.max(1),
                 queue: self.queue,
             },
+            idle: self.idle_ms.map(Duration::from_millis),
             digest,
             package: package.to_owned(),
             subfolder: self.subfolder,
@@ -407,6 +412,7 @@ mod tests {
                 concurrency: 4,
                 queue: 5,
             },
+            idle: Some(Duration::from_millis(2500)),
             digest: String::new(),
             package: PathBuf::new(),
             subfolder: "a/b".into(),

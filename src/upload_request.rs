@@ -9,6 +9,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -41,15 +43,26 @@ pub struct Deploy {
     pub envs: Vec<String>,
     /// The function's limits: those that were asked for, the defaults for the rest.
     pub limits: Limits,
+    /// Time without a call after which its handlers are stopped.
+    pub idle: Option<Duration>,
     /// The folder of the archive that is the function: empty for the top, else without `/` around it.
     pub subfolder: String,
+}
+
+/// What holds for a function whose deployment says nothing else.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// Its limits.
+    pub limits: Limits,
+    /// Time without a call after which its handlers are stopped.
+    pub idle: Option<Duration>,
 }
 
 /// Reads the body of `/upload`: `zip` says whether it held an archive.
 ///
 /// # Errors
 /// One line that names the field and what it should be. HTTP 400.
-pub fn upload(rest: &str, zip: Option<u64>, defaults: &Limits) -> Result<Deploy, String> {
+pub fn upload(rest: &str, zip: Option<u64>, defaults: &Defaults) -> Result<Deploy, String> {
     let fields = parse(rest)?;
     match zip {
         None => Err("zip is missing: send the archive in base64".into()),
@@ -62,7 +75,7 @@ pub fn upload(rest: &str, zip: Option<u64>, defaults: &Limits) -> Result<Deploy,
 ///
 /// # Errors
 /// As [`upload`].
-pub fn upload_url(rest: &str, defaults: &Limits) -> Result<(Deploy, Url), String> {
+pub fn upload_url(rest: &str, defaults: &Defaults) -> Result<(Deploy, Url), String> {
     let fields = parse(rest)?;
     let url = match &fields.url {
         None => return Err("url is missing: it has to be the http or https address of a zip archive".into()),
@@ -97,6 +110,7 @@ struct Fields {
     threads: Option<Scalar>,
     envs: Option<List>,
     limits: Option<Limit>,
+    idle: Option<Scalar>,
     subfolder_path: Option<Scalar>,
     url: Option<Scalar>,
 }
@@ -106,7 +120,7 @@ impl Fields {
         Name::parse(text(&self.name, "name", "1 to 63 ASCII letters and digits")?).map_err(|e| format!("name: {e}"))
     }
 
-    fn deploy(self, defaults: &Limits) -> Result<Deploy, String> {
+    fn deploy(self, defaults: &Defaults) -> Result<Deploy, String> {
         let runtime = text(&self.env, "env", "python3, nodejs or binary")?;
         let runtime = Runtime::parse(&cut(runtime)).map_err(|e| format!("env: {e}"))?;
         let threads = match self.threads {
@@ -119,12 +133,21 @@ impl Fields {
             Some(Scalar::Text(text)) => path::subfolder(text).map_err(|why| format!("subfolder_path: {why}"))?,
             Some(_) => return Err("subfolder_path has to be a string: a folder of the archive".into()),
         };
+        let idle = match &self.idle {
+            None => defaults.idle,
+            Some(Scalar::Text(text)) => limits::idle(&cut(text)).map_err(|why| format!("idle: {why}"))?.time(),
+            Some(_) => return Err("idle has to be a string such as \"5m\", or \"off\"".into()),
+        };
         Ok(Deploy {
             name: self.name()?,
             runtime,
             threads,
             subfolder: subfolder.to_owned(),
-            limits: self.limits.map_or_else(|| Ok(defaults.clone()), |limits| limits.apply(defaults))?,
+            limits: match self.limits {
+                None => defaults.limits.clone(),
+                Some(limits) => limits.apply(&defaults.limits)?,
+            },
+            idle,
             envs: self.envs.map_or_else(|| Ok(Vec::new()), List::envs)?,
         })
     }
@@ -388,19 +411,18 @@ impl<'de> Deserialize<'de> for Limit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn defaults() -> Limits {
-        Limits {
+    fn defaults() -> Defaults {
+        let limits = Limits {
             memory: 1 << 27,
             cpu_millis: 0,
             pids: 64,
             timeout: Duration::from_secs(60),
             concurrency: 4,
             queue: 100,
-        }
+        };
+        Defaults { limits, idle: None }
     }
 
     /// A good body with one field replaced by `value`, or left out.
@@ -421,7 +443,7 @@ mod tests {
         let text = r#"{"name":"sieve","env":"nodejs","threads":4,"zip":"","envs":null,"extra":{"a":[1]}}"#;
         let deploy = upload(text, Some(1), &defaults()).unwrap();
         assert_eq!((deploy.name.as_str(), deploy.runtime, deploy.threads), ("sieve", Runtime::Nodejs, 4));
-        assert_eq!((deploy.envs.len(), deploy.limits, deploy.subfolder.as_str()), (0, defaults(), ""));
+        assert_eq!((deploy.envs.len(), deploy.limits, deploy.subfolder.as_str()), (0, defaults().limits, ""));
 
         let text = r#"{"name":"a","env":"python3","threads":1,"url":"https://h/main.zip","subfolder_path":"/x/y/",
                        "envs":["A=1","B=x=y","_c="]}"#;
@@ -456,6 +478,13 @@ mod tests {
             ("envs", Some("\"A=1\""), "envs has to be a list of strings KEY=VALUE"),
             ("envs", Some("{\"A\":\"1\"}"), "envs has to be a list of strings KEY=VALUE"),
             ("limits", Some("\"64Mi\""), "limits has to be an object such as {\"memory\":\"64Mi\"}"),
+            ("idle", Some("5"), "idle has to be a string such as \"5m\", or \"off\""),
+            (
+                "idle",
+                Some("\"5\""),
+                "idle: \"5\" is no length of time: use a number over 0 with ms, s, m or h, such as 30s, or off",
+            ),
+            ("idle", Some("\"10ms\""), "idle: \"10ms\" is too short: use 1s or more, or off"),
             ("limits", Some("[]"), "limits has to be an object such as {\"memory\":\"64Mi\"}"),
         ] {
             let error = upload(&body(field, value), Some(1), &defaults()).unwrap_err();
@@ -546,12 +575,22 @@ mod tests {
                 queue: 0
             }
         );
-        assert_eq!(with("limits", r#"{"pids":1,"cpu":null}"#).unwrap().limits, Limits { pids: 1, ..defaults() });
+        assert_eq!(with("limits", r#"{"pids":1,"cpu":null}"#).unwrap().limits, Limits { pids: 1, ..defaults().limits });
         let limits = with("limits", r#"{"memory":67108864,"cpu":2}"#).unwrap().limits;
         assert_eq!((limits.memory, limits.cpu_millis), (64 << 20, 2000));
         let limits = with("limits", r#"{"pids":"32","queue":"0"}"#).unwrap().limits;
         assert_eq!((limits.pids, limits.queue), (32, 0));
         assert_eq!(with("limits", r#"{"memory":0}"#).unwrap().limits.memory, 0);
+    }
+
+    #[test]
+    fn idle_is_a_time_or_off_whatever_the_default_is() {
+        let minute = Some(Duration::from_secs(60));
+        let on = Defaults { idle: minute, ..defaults() };
+        assert_eq!(with("idle", "\"60s\"").unwrap().idle, minute);
+        assert_eq!(with("idle", "null").unwrap().idle, None);
+        let idle = |value| upload(&body("idle", value), Some(1), &on).unwrap().idle;
+        assert_eq!((idle(None), idle(Some("null")), idle(Some("\"off\""))), (minute, minute, None));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::http_client::Body;
 use super::output::{Progress, copy};
 use super::pack;
 use crate::function::{Name, Runtime};
-use crate::limits;
+use crate::limits::{self, Idle};
 use crate::quantity::{self, count};
 
 /// deploy a function from a folder, a zip file or a URL, and wait until it answers; prints its URLs
@@ -83,6 +83,10 @@ pub(super) struct Deploy {
     #[argh(option, arg_name = "N", from_str_fn(limits::queue))]
     queue: Option<usize>,
 
+    /// stop its handlers after this time without a call, such as 5m, or off; the next call starts them
+    #[argh(option, arg_name = "TIME", from_str_fn(limits::idle))]
+    idle: Option<Idle>,
+
     /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
@@ -98,6 +102,8 @@ struct About<'a> {
     envs: &'a [String],
     #[serde(skip_serializing_if = "Limits::is_empty")]
     limits: Limits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,6 +208,7 @@ impl Deploy {
                 concurrency: self.concurrency,
                 queue: self.queue,
             },
+            idle: self.idle.map(|idle| idle.to_string()),
             url,
             subfolder_path: self.subfolder.as_deref(),
         };

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_executor::Task;
+use event_listener::Event;
 
 use super::lock;
 use crate::dispatch::{Function, Handler};
@@ -16,9 +17,16 @@ const MAX_REASON: usize = 512;
 pub struct Active {
     deployment: Deployment,
     function: Arc<Function>,
-    /// Asks the supervisors to let their calls finish, stop their handlers and end.
+    /// Asks everyone who works for this version to end.
     pub(super) retire: Shutdown,
+    /// Stops the handlers while nobody calls, where that is wanted.
+    pub(super) keeper: Mutex<Vec<Task<()>>>,
+    /// Each keeps one handler running.
     pub(super) supervisors: Mutex<Vec<Task<()>>>,
+    /// Asks the supervisors that there are now to let their calls finish, stop their handlers and end.
+    period: Mutex<Shutdown>,
+    /// Notified when the state of a handler changes.
+    pub(super) changed: Event,
     /// Held by whoever prepares this version.
     pub(super) preparing: async_lock::Mutex<()>,
     /// One for each handler that there should be.
@@ -32,6 +40,8 @@ struct Slot {
     state: State,
     restarts: u64,
     reason: Option<Box<str>>,
+    /// Whether it ended or could not be started in this period.
+    failed: bool,
 }
 
 /// How a handler is, or a function with all its handlers.
@@ -46,6 +56,8 @@ pub enum State {
     Doubtful,
     /// It ended or could not be started; the next start waits for a growing pause.
     BackingOff,
+    /// It was stopped because nobody called; the next call starts it.
+    Idle,
     /// Of a function only: some handlers are healthy and others not.
     Degraded,
 }
@@ -58,6 +70,7 @@ impl State {
             Self::Healthy => "healthy",
             Self::Doubtful => "doubtful",
             Self::BackingOff => "backing off",
+            Self::Idle => "idle",
             Self::Degraded => "degraded",
         }
     }
@@ -87,7 +100,10 @@ impl Active {
             deployment,
             function: Arc::new(function),
             retire: Shutdown::new(),
+            keeper: Mutex::default(),
             supervisors: Mutex::default(),
+            period: Mutex::default(),
+            changed: Event::new(),
             preparing: async_lock::Mutex::default(),
             slots: Mutex::new(slots),
         })
@@ -125,7 +141,7 @@ impl Active {
         if is(State::Healthy) > 0 {
             return State::Degraded;
         }
-        let others = [State::Doubtful, State::Starting, State::BackingOff];
+        let others = [State::Doubtful, State::Starting, State::BackingOff, State::Idle];
         others.into_iter().find(|state| is(*state) > 0).unwrap_or_default()
     }
 
@@ -151,16 +167,54 @@ impl Active {
     pub(super) fn is_backing_off(&self, slot: usize, reason: &str) {
         self.change(slot, |slot| {
             slot.state = State::BackingOff;
+            slot.failed = true;
             slot.handler = None;
             slot.restarts += 1;
             slot.reason = Some(first_line(reason).into());
         });
     }
 
+    /// All handlers were stopped.
+    pub(super) fn all_idle(&self) {
+        for slot in self.slots().iter_mut() {
+            slot.state = State::Idle;
+            slot.handler = None;
+        }
+    }
+
+    /// Why there is no handler, where all ended or could not be started since they were started last.
+    pub(super) fn all_failed(&self) -> Option<String> {
+        let slots = self.slots();
+        let failed = slots.iter().all(|slot| slot.failed);
+        let why = slots.iter().find_map(|slot| slot.reason.as_deref());
+        failed.then(|| why.unwrap_or_default().to_owned())
+    }
+
+    /// What asks the supervisors that there are now to end.
+    pub(super) fn period(&self) -> Shutdown {
+        lock(&self.period).clone()
+    }
+
+    /// Handlers are started again, by new supervisors.
+    pub(super) fn begin_period(&self) {
+        *lock(&self.period) = Shutdown::new();
+        for slot in self.slots().iter_mut() {
+            slot.failed = false;
+            slot.state = State::Starting;
+        }
+        self.function.wake();
+    }
+
+    /// Asks the supervisors that there are now to end.
+    pub(super) fn end_period(&self) {
+        self.period().begin();
+    }
+
     fn change(&self, slot: usize, change: impl FnOnce(&mut Slot)) {
         if let Some(slot) = self.slots().get_mut(slot) {
             change(slot);
         }
+        self.changed.notify(usize::MAX);
     }
 
     fn slots(&self) -> MutexGuard<'_, Box<[Slot]>> {
@@ -189,6 +243,7 @@ mod tests {
             runtime: Runtime::Binary,
             threads,
             envs: Vec::new(),
+            idle: None,
             limits: Limits {
                 memory: 0,
                 cpu_millis: 0,

@@ -6,6 +6,7 @@
 mod active;
 mod error;
 pub mod health;
+mod idle;
 mod restore;
 mod start;
 mod supervise;
@@ -216,9 +217,10 @@ impl Deployer {
         let active: Vec<_> = std::mem::take(&mut *self.active()).into_values().collect();
         for active in &active {
             active.retire.begin();
+            active.end_period();
         }
         for active in &active {
-            Self::join(&active.supervisors).await;
+            Self::end(active).await;
         }
         Self::join(&self.retiring).await;
     }
@@ -234,6 +236,7 @@ impl Deployer {
                 threads: request.threads,
                 envs: request.envs,
                 limits: request.limits,
+                idle: request.idle,
                 digest: String::new(),
                 package: spool.path().to_owned(),
                 subfolder: request.subfolder,
@@ -270,7 +273,7 @@ impl Deployer {
             active.function().add(Arc::clone(handler));
         }
         self.dispatch.install(Arc::clone(active.function()));
-        self.run(&active, handlers.into_iter().map(Some).collect());
+        self.keep(&active, handlers.into_iter().map(Some).collect());
         let old = self.active().insert(active.deployment().name.clone(), active);
         if let Some(old) = old {
             let deployer = Arc::clone(self);
@@ -280,20 +283,45 @@ impl Deployer {
         }
     }
 
+    /// Keeps a version running: handlers for all slots, or none while nobody calls where that is wanted.
+    fn keep(self: &Arc<Self>, active: &Arc<Active>, handlers: Vec<Option<Arc<Handler>>>) {
+        let idle = active.deployment().idle;
+        // After a start nobody called yet.
+        let asleep = idle.is_some() && handlers.iter().all(Option::is_none);
+        if asleep {
+            active.all_idle();
+            active.function().sleep();
+        } else {
+            self.supervise_all(active, handlers);
+        }
+        if let Some(idle) = idle {
+            let keeper = Arc::clone(self).doze(Arc::clone(active), idle, asleep);
+            lock(&active.keeper).push(self.executor.spawn(keeper));
+        }
+    }
+
     /// Supervises a version's handlers: one for each slot, a new one where there is none.
-    fn run(self: &Arc<Self>, active: &Arc<Active>, handlers: Vec<Option<Arc<Handler>>>) {
+    fn supervise_all(self: &Arc<Self>, active: &Arc<Active>, handlers: Vec<Option<Arc<Handler>>>) {
         let tasks = handlers.into_iter().enumerate().map(|(slot, handler)| {
-            let (deployer, active) = (Arc::clone(self), Arc::clone(active));
-            self.executor.spawn(async move { deployer.supervise(active, slot, handler).await })
+            let (deployer, active, end) = (Arc::clone(self), Arc::clone(active), active.period());
+            self.executor.spawn(deployer.supervise(active, slot, handler, end))
         });
         lock(&active.supervisors).extend(tasks);
     }
 
     /// Ends a version: its calls finish within a bound, its handlers stop, what was prepared for it goes.
     async fn retire(&self, active: &Active) {
-        active.retire.begin();
-        Self::join(&active.supervisors).await;
+        Self::end(active).await;
         self.forget_unless_active(active.deployment()).await;
+    }
+
+    /// Ends all who work for a version; its handlers are stopped then.
+    async fn end(active: &Active) {
+        active.retire.begin();
+        // First: it may be starting handlers.
+        Self::join(&active.keeper).await;
+        active.end_period();
+        Self::join(&active.supervisors).await;
     }
 
     async fn forget_unless_active(&self, deployment: &Deployment) {

@@ -69,7 +69,7 @@ impl Deployer {
             log::warn!("what earlier runs left behind is still there: {e}");
         }
         for (active, handlers, _busy) in all {
-            self.run(&active, handlers);
+            self.keep(&active, handlers);
         }
         self.restored.begin();
     }

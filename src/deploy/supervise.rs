@@ -46,16 +46,22 @@ impl BackOff {
 }
 
 impl Deployer {
-    /// Keeps the handler in one slot of a version running until the version is retired, then drains and stops it.
-    pub(super) async fn supervise(self: Arc<Self>, active: Arc<Active>, slot: usize, handler: Option<Arc<Handler>>) {
+    /// Keeps the handler in one slot of a version running until `end` begins, then drains and stops it.
+    pub(super) async fn supervise(
+        self: Arc<Self>,
+        active: Arc<Active>,
+        slot: usize,
+        handler: Option<Arc<Handler>>,
+        end: Shutdown,
+    ) {
         let name = &active.deployment().name;
         let mut handler = handler;
         let mut back_off = BackOff::new();
         let mut told = String::new();
-        while !active.retire.has_begun() || handler.is_some() {
+        while !end.has_begun() || handler.is_some() {
             let current = match handler.take() {
                 Some(current) => current,
-                // Not raced with the retirement: a handler that is being started has to be known, to be stopped again.
+                // Not raced with the end: a handler that is being started has to be known, to be stopped again.
                 None => match self.start_one(&active, slot).await {
                     Ok(started) => started,
                     Err(e) => {
@@ -66,19 +72,19 @@ impl Deployer {
                             log::warn!("cannot start a handler of {name}, trying again: {e}");
                             told = e.text;
                         }
-                        back_off.pause(&active.retire).await;
+                        back_off.pause(&end).await;
                         continue;
                     }
                 },
             };
             active.is_healthy(slot, &current);
             let since = Instant::now();
-            let how = self.watch(&active, slot, &current).await;
+            let how = self.watch(&active, slot, &current, &end).await;
+            active.function().drop_handler(current.id());
             if how.is_none() {
-                self.drain(active.function()).await;
+                self.drain(active.function(), &current).await;
             }
             current.mark_unhealthy();
-            active.function().drop_handler(current.id());
             let Some(how) = how else { return self.stop_handler(current.id()).await };
             log::warn!("handler {} of {name} ended: {how}", current.id());
             active.is_backing_off(slot, &how);
@@ -86,12 +92,12 @@ impl Deployer {
             if since.elapsed() >= STABLE {
                 back_off = BackOff::new();
             }
-            back_off.pause(&active.retire).await;
+            back_off.pause(&end).await;
         }
     }
 
-    /// Completes when the handler is lost, with the reason, or its version is to be retired.
-    async fn watch(&self, active: &Active, slot: usize, handler: &Arc<Handler>) -> Option<String> {
+    /// Completes when the handler is lost, with the reason, or `end` begins.
+    async fn watch(&self, active: &Active, slot: usize, handler: &Arc<Handler>, end: &Shutdown) -> Option<String> {
         let ended = async { Some(self.backend.exited(handler.id()).await) };
         let broken = async {
             handler.broken().await;
@@ -102,7 +108,7 @@ impl Deployer {
             Some("it does not answer /health any more".to_owned())
         };
         let retired = async {
-            active.retire.begun().await;
+            end.begun().await;
             None
         };
         ended.or(broken).or(silent).or(retired).await
@@ -147,11 +153,11 @@ impl Deployer {
     }
 
     /// Lets calls in flight finish, within the bound.
-    async fn drain(&self, function: &Function) {
+    async fn drain(&self, function: &Function, handler: &Handler) {
         let late = async {
             Timer::after(self.bounds.drain).await;
             log::warn!("calls of {} were cut off: they outlived their handlers by too much", function.name());
         };
-        function.drained().or(late).await;
+        function.handler_drained(handler).or(late).await;
     }
 }

@@ -5,6 +5,7 @@
 //! doors or an engine.
 
 pub mod exchange;
+mod sleep;
 mod table;
 
 pub use exchange::Reply;
@@ -101,15 +102,6 @@ impl Dispatch {
         }
     }
 
-    /// Completes when no call is in flight.
-    pub async fn idle(&self) {
-        loop {
-            let functions: Vec<_> = self.table().values().cloned().collect();
-            let Some(busy) = functions.iter().find(|f| f.in_flight() > 0) else { return };
-            busy.until_idle().await;
-        }
-    }
-
     /// Sends one call to a handler and returns when the head of the reply is there. The body of the call may still be
     /// under way then: reading the reply to its end sends it.
     ///
@@ -153,6 +145,9 @@ impl Dispatch {
             // A place may have become free between the look and the listening.
             if let Some(lease) = function.try_lease() {
                 return Ok((lease, deadline));
+            }
+            if let Some(why) = function.refusal() {
+                return Err(Failure::new(FailureKind::Unavailable, why));
             }
             if !place.as_ref().is_some_and(|place: &table::Place| place.is_in(&function)) {
                 place = Some(function.queue().ok_or_else(|| {

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use event_listener::{Event, EventListener};
 
+use super::sleep::Sleep;
 use crate::function::{Limits, Name};
 use crate::net::{Address, Stream};
 
@@ -18,12 +20,14 @@ pub struct Function {
     limits: Limits,
     handlers: Mutex<Vec<Arc<Handler>>>,
     waiting: AtomicUsize,
+    refused: AtomicU64,
     calls: AtomicU64,
     retired: AtomicBool,
     /// Whether a call may have changed something since somebody asked.
     changed: AtomicBool,
     /// Notified when a place becomes free, a handler comes, or the function is retired.
     freed: Event,
+    sleep: Sleep,
     /// Notified when the last call in flight ends.
     idle: Event,
 }
@@ -64,10 +68,12 @@ impl Function {
             limits,
             handlers: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             changed: AtomicBool::new(false),
             freed: Event::new(),
+            sleep: Sleep::new(),
             idle: Event::new(),
         }
     }
@@ -84,6 +90,8 @@ impl Function {
 
     /// Adds a healthy handler; calls that wait go to it.
     pub fn add(&self, handler: Arc<Handler>) {
+        // Whoever woke it and did not wait has its time to come again.
+        self.sleep.touch();
         self.handlers().push(handler);
         self.freed.notify(self.limits.concurrency);
     }
@@ -104,9 +112,62 @@ impl Function {
         self.handlers().clone()
     }
 
-    /// Whether a call would find a handler that is well.
+    /// Whether a call would find a handler that is well, or get one.
     pub fn is_serving(&self) -> bool {
-        self.handlers().iter().any(|h| h.is_healthy())
+        self.sleep.would_wake() || self.handlers().iter().any(|h| h.is_healthy())
+    }
+
+    /// Takes all handlers out, as long as nobody called for `idle` and no call waits; from now on calls wait.
+    ///
+    /// # Errors
+    /// It is too early: how long it is worth waiting before the next try.
+    pub fn fall_asleep(&self, idle: Duration) -> Result<(), Duration> {
+        // Under the table's lock nobody gets a handler.
+        let mut handlers = self.handlers();
+        if self.waiting() > 0 || handlers.iter().any(|h| h.in_flight() > 0) {
+            return Err(idle);
+        }
+        let left = idle.saturating_sub(self.sleep.quiet_for());
+        if !left.is_zero() {
+            return Err(left);
+        }
+        handlers.clear();
+        self.sleep.set(true);
+        Ok(())
+    }
+
+    /// It has no handlers, and the next call wakes it.
+    pub fn sleep(&self) {
+        self.sleep.set(true);
+    }
+
+    /// Its handlers are being started.
+    pub fn wake(&self) {
+        self.sleep.set(false);
+    }
+
+    /// Completes when a call waits, or was refused only because none may.
+    pub async fn until_wanted(&self) {
+        let refused = self.refused();
+        // Those that are refused right now may still have their places.
+        let wanted = || self.refusal().is_none() && (self.waiting() > 0 || self.refused() != refused);
+        self.sleep.until_wanted(wanted).await;
+    }
+
+    /// Calls that wait, and those that come within `pause`, fail with `why`.
+    pub fn refuse(&self, why: &str, pause: Duration) {
+        self.sleep.refuse(why, pause);
+        self.wake_waiting();
+    }
+
+    /// Why calls do not wait now.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.sleep.refusal()
+    }
+
+    /// Calls that were refused because too many waited.
+    fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Calls that handlers work on now.
@@ -126,13 +187,18 @@ impl Function {
 
     /// Completes when no call is in flight; no new one comes once the function was replaced or removed.
     pub async fn drained(&self) {
-        self.until_idle().await;
+        self.until(|| self.in_flight() == 0).await;
     }
 
-    pub(super) async fn until_idle(&self) {
+    /// Completes when the handler, which was [taken out](Self::drop_handler), has no call.
+    pub async fn handler_drained(&self, handler: &Handler) {
+        self.until(|| handler.in_flight() == 0).await;
+    }
+
+    async fn until(&self, done: impl Fn() -> bool) {
         loop {
             let idle = self.idle.listen();
-            if self.in_flight() == 0 {
+            if done() {
                 return;
             }
             idle.await;
@@ -178,8 +244,12 @@ impl Function {
 
     pub(super) fn queue(self: &Arc<Self>) -> Option<Place> {
         let queue = self.limits.queue;
-        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < queue).then_some(n + 1)).ok()?;
-        Some(Place(Arc::clone(self)))
+        let place = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < queue).then_some(n + 1));
+        if place.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        self.sleep.call_waits();
+        place.ok().map(|_| Place(Arc::clone(self)))
     }
 
     fn handlers(&self) -> MutexGuard<'_, Vec<Arc<Handler>>> {
@@ -299,6 +369,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.function.sleep.touch();
         let before = self.handler.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.function.freed.notify(1);
         if before == 1 {

@@ -20,6 +20,8 @@ struct Shown<'a> {
     in_flight: usize,
     waiting: usize,
     limits: ShownLimits,
+    /// As an upload may say it.
+    idle: Option<String>,
     /// The keys alone.
     envs: Vec<&'a str>,
     handlers: Vec<ShownHandler>,
@@ -60,6 +62,7 @@ pub(super) fn object(active: &Active) -> Vec<u8> {
         in_flight: function.in_flight(),
         waiting: function.waiting(),
         limits: ShownLimits::new(&deployment.limits),
+        idle: deployment.idle.map(quantity::show_duration),
         envs: deployment.envs.iter().map(|pair| pair.split_once('=').map_or("", |(key, _)| key)).collect(),
         handlers: handlers.into_iter().map(ShownHandler::new).collect(),
     };

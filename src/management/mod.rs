@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use crate::deploy::{Active, DeployError, Deployer};
 use crate::fetch;
-use crate::function::{Limits, Name};
+use crate::function::Name;
 use crate::http_server::{Head, RequestBody, Responder, Service};
 use crate::store::Store;
-use crate::upload_request;
+use crate::upload_request::{self, Defaults};
 use crate::wire::headers::Headers;
 use crate::wire::http1::percent_decode;
 use crate::worker::Workers;
@@ -23,8 +23,8 @@ use crate::worker::Workers;
 pub struct Settings {
     /// Largest archive in bytes.
     pub max_upload: u64,
-    /// Limits of a function that asks for none.
-    pub limits: Limits,
+    /// What holds for a function that asks for nothing else.
+    pub defaults: Defaults,
     /// The enabled front doors as scheme and port: each is a line of the answer to a deployment.
     pub front_doors: Vec<(&'static str, u16)>,
     /// The host in these lines; the one that the client called where `None`.
@@ -57,7 +57,7 @@ impl Management {
 
     async fn upload(&self, head: &Head, body: &mut RequestBody<'_>) -> Answer {
         let received = receive::upload(body, &self.store, &self.workers, self.settings.max_upload).await?;
-        let request = upload_request::upload(&received.rest, received.zip, &self.settings.limits).map_err(bad)?;
+        let request = upload_request::upload(&received.rest, received.zip, &self.settings.defaults).map_err(bad)?;
         let name = request.name.clone();
         self.deployer.deploy(request, received.spool).await?;
         Ok(self.urls(head, &name))
@@ -65,7 +65,7 @@ impl Management {
 
     async fn upload_url(&self, head: &Head, body: &mut RequestBody<'_>) -> Answer {
         let received = receive::upload(body, &self.store, &self.workers, 0).await?;
-        let (request, url) = upload_request::upload_url(&received.rest, &self.settings.limits).map_err(bad)?;
+        let (request, url) = upload_request::upload_url(&received.rest, &self.settings.defaults).map_err(bad)?;
         let download = fetch::open(&url, &self.settings.fetch).await.map_err(|e| receive::fetch_error(&e))?;
         let spool = receive::download(download, &self.store, &self.workers).await?;
         let name = request.name.clone();

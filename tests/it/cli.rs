@@ -208,6 +208,7 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_right() {
         (&["deploy", "x", "--timeout", "30"], "such as 30s"),
         (&["deploy", "x", "--concurrency", "0"], "from 1 to 4096"),
         (&["deploy", "x", "--queue", "-1"], "from 0 to 65536"),
+        (&["deploy", "x", "--idle", "1ms"], "1s or more, or off"),
         (&["serve", "--memory", "1Mi"], "6Mi or more"),
         (&["serve", "--queue", "70000"], "from 0 to 65536"),
         (&["deploy", "x", "--env-var", "=v"], "KEY=VALUE"),
@@ -342,6 +343,7 @@ fn deploy_sends_the_folder_as_it_is_and_prints_the_urls() {
             "--timeout=90s",
             "--concurrency=3",
             "--queue=0",
+            "--idle=300s",
         ],
     );
     assert_output(&output, DONE, "http://127.0.0.1:8000/hello", "");
@@ -353,6 +355,7 @@ fn deploy_sends_the_folder_as_it_is_and_prints_the_urls() {
         "name": "hello", "env": "python3", "threads": 3, "envs": ["A=b\"c=d", "E="], "limits": {
             "memory": "64Mi", "cpu": "500m", "pids": 9, "timeout": "90s", "concurrency": 3, "queue": 0,
         },
+        "idle": "5m",
     });
     assert_eq!(json, expected);
     assert_same_folder(&zip, &folder.function());

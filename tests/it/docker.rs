@@ -139,6 +139,7 @@ impl Bench {
             },
             digest: String::new(),
             package: PathBuf::new(),
+            idle: None,
             subfolder: String::new(),
         };
         let mut spool = self.store.spool().unwrap();

@@ -22,6 +22,7 @@ mod grpc_door;
 mod grpc_fuzz;
 mod grpc_hostile;
 mod grpc_peers;
+mod idle;
 mod limits;
 mod load;
 mod memory;
