@@ -225,6 +225,10 @@ pub struct Config {
     #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(30)")]
     pub body_timeout: Duration,
 
+    /// leave containers running when the server stops: the next start takes them over, for upgrades of the program
+    #[argh(switch)]
+    pub keep_handlers: bool,
+
     /// time that calls in flight have to finish when the server stops; default 10s
     #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(10)")]
     pub grace: Duration,
@@ -327,6 +331,9 @@ impl Config {
         self.state_dir = std::path::absolute(&self.state_dir)
             .map_err(|e| format!("--state-dir: cannot make {:?} absolute: {e}", self.state_dir))?;
         self.engine().map_err(|e| format!("--docker-host: {e}"))?;
+        if self.keep_handlers && self.backend == BackendChoice::Process {
+            return Err("--keep-handlers: processes end with the server: use --backend docker, or leave it out".into());
+        }
         if let Some(host) = &self.public_host
             && (host.is_empty() || host.bytes().any(|b| b <= b' ' || b == b'/' || b == 0x7f))
         {

@@ -30,6 +30,8 @@ use crate::worker::Workers;
 /// Bytes of bodies that are held whole, of all calls in flight together: those of CoAP, of gRPC, and of asynchronous
 /// calls. A gRPC call holds its question until it has its answer, so this is more than twice the largest message.
 const BODIES: usize = 4 * 1024 * 1024;
+/// How long calls are still taken after the doors closed: a little longer than connections may still say something.
+const LAST_CALLS: Duration = http_server::LAST_WORD.saturating_add(Duration::from_millis(50));
 /// Management connections at once: people and scripts, not sensors.
 const MANAGEMENT_CONNECTIONS: usize = 32;
 
@@ -124,21 +126,31 @@ impl Server {
         Ok(())
     }
 
-    /// No new calls; those in flight finish within `--grace`; handlers are stopped.
+    /// The doors close, calls in flight finish within `--grace`, handlers are stopped, or left where that is wanted.
     async fn stop(&self, running: Vec<async_executor::Task<()>>) {
-        self.dispatch.stop();
         self.shutdown.begin();
-        let finish = async {
+        let doors = async {
             for task in running {
                 task.await;
             }
+        };
+        // Calls that were on their way when the doors closed are taken; then there are no new ones.
+        let last_calls = async {
+            Timer::after(LAST_CALLS).await;
+            self.dispatch.stop();
+            futures_lite::future::pending().await
         };
         let late = async {
             Timer::after(self.config.grace).await;
             log::warn!("calls were cut off: they took longer than --grace");
         };
-        finish.or(late).await;
-        self.deployer.stop().await;
+        doors.or(last_calls).or(late).await;
+        self.dispatch.stop();
+        if self.config.keep_handlers {
+            self.deployer.leave().await;
+        } else {
+            self.deployer.stop().await;
+        }
     }
 
     fn coap_config(&self, addr: SocketAddr) -> front::coap::Config {
@@ -255,6 +267,9 @@ async fn choose_backend(
                 Ok(()) => Ok(Arc::new(docker)),
                 Err(e) => {
                     log::warn!("functions run as plain processes, without isolation from this machine: {e}");
+                    if config.keep_handlers {
+                        log::warn!("--keep-handlers is of no effect: processes end with the server");
+                    }
                     process()
                 }
             }

@@ -67,6 +67,8 @@ pub struct Deployer {
     /// Told when it is known what runs from before, and when stored functions are back.
     known: Shutdown,
     restored: Shutdown,
+    /// Told when handlers are left running.
+    leaving: Shutdown,
 }
 
 /// Keeps a name to one deployment, deletion or restoration at a time.
@@ -100,6 +102,7 @@ impl Deployer {
             retiring: Mutex::default(),
             known: Shutdown::new(),
             restored: Shutdown::new(),
+            leaving: Shutdown::new(),
         }
     }
 
@@ -210,6 +213,12 @@ impl Deployer {
         lines: async_channel::Sender<LogLine>,
     ) -> Result<(), BackendError> {
         self.backend.logs(id, tail, lines).await
+    }
+
+    /// Ends everything but the handlers: the next start takes them over. Calls in flight finish within the bound.
+    pub async fn leave(&self) {
+        self.leaving.begin();
+        self.stop().await;
     }
 
     /// Ends everything: handlers are stopped, what is stored stays for the next start.

@@ -85,7 +85,12 @@ impl Deployer {
                 self.drain(active.function(), &current).await;
             }
             current.mark_unhealthy();
-            let Some(how) = how else { return self.stop_handler(current.id()).await };
+            let Some(how) = how else {
+                if !self.leaving.has_begun() {
+                    self.stop_handler(current.id()).await;
+                }
+                return;
+            };
             log::warn!("handler {} of {name} ended: {how}", current.id());
             active.is_backing_off(slot, &how);
             self.stop_handler(current.id()).await;

@@ -12,6 +12,7 @@ pub use respond::Responder;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,7 +103,14 @@ pub async fn run<S: Service>(
             None => break,
         }
     }
-    drop(listener);
+    // Out of the reactor before, so that nothing takes time between the last look and the end of the listener: whoever
+    // connects in between is reset.
+    if let Ok(listener) = listener.into_inner() {
+        while let Ok((stream, peer)) = listener.accept() {
+            let (Ok(stream), Some(slot)) = (Async::new(stream), slots.try_acquire_arc()) else { continue };
+            executor.spawn(Arc::clone(&server).connection(Stream::Tcp(stream), peer, slot)).detach();
+        }
+    }
     server.evict.notify(usize::MAX);
     for _ in 0..server.bounds.connections {
         slots.acquire().await.forget();
@@ -170,11 +178,11 @@ impl<S: Service> Server<S> {
         };
         let evict = async {
             evicted.await;
-            false
+            self.shutdown.has_begun() && last_word(stream).await
         };
         // Whoever begins to listen after the last eviction sees why there was one.
         if self.shutdown.has_begun() {
-            return false;
+            return last_word(stream).await;
         }
         readable.or(timer).or(evict).await
     }
@@ -246,6 +254,21 @@ impl<S: Service> Server<S> {
             Err(_) => Next::Drop,
         }
     }
+}
+
+/// How long an idle connection stays open when the server stops: a request may be on its way, and is answered then.
+pub const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// Whether something still comes. Boxed: the task of an idle connection stays small.
+fn last_word(stream: &Stream) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+    Box::pin(async {
+        let late = async {
+            Timer::after(LAST_WORD).await;
+            false
+        };
+        let readable = async { stream.readable().await.is_ok() };
+        readable.or(late).await
+    })
 }
 
 /// Longest time and most bytes that a connection is read after its last answer: closing a socket with unread bytes

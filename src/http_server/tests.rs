@@ -235,6 +235,23 @@ fn stopping_lets_a_busy_connection_finish_and_closes_idle_ones() {
 }
 
 #[test]
+fn whoever_connected_and_asked_before_the_door_closed_is_answered() {
+    for round in 0..20 {
+        let server = start(bounds());
+        let mut streams: Vec<_> = (0..bounds().connections).map(|_| server.connect()).collect();
+        for stream in &mut streams {
+            stream.write_all(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        }
+        server.shutdown.begin();
+        for mut stream in streams {
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{round}: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+}
+
+#[test]
 fn the_task_of_an_idle_connection_is_small() {
     fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()

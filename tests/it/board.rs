@@ -222,10 +222,20 @@ impl Board {
         self.again()
     }
 
-    fn again(mut self) -> Self {
+    /// Stops the server in order, and starts another program on the same state.
+    pub fn upgrade(mut self, program: &str) -> Self {
+        assert!(self.stop(), "{}", self.log());
+        self.again_as(&[program])
+    }
+
+    fn again(self) -> Self {
+        self.again_as(&[env!("CARGO_BIN_EXE_tinyfaas")])
+    }
+
+    fn again_as(mut self, program: &[&str]) -> Self {
         self.keep_state = true;
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        Self::start_in(self.backend, &flags, self.state_dir.clone())
+        Self::start_as(program, self.backend, &flags, self.state_dir.clone())
     }
 
     /// Asks the server to stop; whether it ended with exit code 0.

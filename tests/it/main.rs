@@ -30,4 +30,5 @@ mod runtimes;
 mod scripted;
 mod smoke;
 mod status;
+mod upgrade;
 mod watch;

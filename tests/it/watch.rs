@@ -88,12 +88,17 @@ pub struct Client {
     stream: BufReader<TcpStream>,
 }
 
-impl Client {
-    pub fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).unwrap();
+impl From<TcpStream> for Client {
+    fn from(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream: BufReader::new(stream) }
+    }
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Self {
+        Self::from(TcpStream::connect(addr).unwrap())
     }
 
     /// Calls a function; an error when the connection breaks off.
