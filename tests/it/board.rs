@@ -455,3 +455,13 @@ pub fn left_of(state_dir: &Path) -> Vec<String> {
     }
     left
 }
+
+/// Printable bytes that do not compress, so an archive is as large as the file.
+pub fn noise(bytes: usize) -> String {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b' ' + (state >> 25) as u8 % 94)
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::board::{Backend, Board, TempDir, left_on_engine, zip_of};
+use crate::board::{Backend, Board, TempDir, left_on_engine, noise, zip_of};
 use crate::watch::{Client, containers, eventually, handlers, is_alive, signal};
 
 const ECHO: &[(&str, &str)] = &[("fn.py", "def fn(input):\n    return input\n")];
@@ -348,16 +348,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0.0).status();
     }
-}
-
-/// A file that does not compress, so the archive is as large as it.
-fn noise(bytes: usize) -> String {
-    let mut state = 1_u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        char::from(b' ' + (state >> 25) as u8 % 94)
-    };
-    std::iter::repeat_with(next).take(bytes).collect()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::board::{Backend, Board, TempDir};
+use crate::board::{Backend, Board, TempDir, noise};
 use crate::watch::{Client, pass_through};
 
 const MIB: usize = 1 << 20;
@@ -116,16 +116,6 @@ impl Release {
             most.saturating_sub(before)
         })
     }
-}
-
-/// Bytes that do not compress.
-fn noise(bytes: usize) -> String {
-    let mut state = 1_u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        char::from(b' ' + (state >> 25) as u8 % 94)
-    };
-    std::iter::repeat_with(next).take(bytes).collect()
 }
 
 #[test]
