@@ -24,6 +24,13 @@ use error::Error;
 
 use crate::config::{Config, from_environment};
 
+const VERSION: &str = concat!("tinyfaas ", env!("CARGO_PKG_VERSION"));
+/// Commit, target and flavour as `cross/build` names them.
+const BUILD: &str = match option_env!("TINYFAAS_BUILD") {
+    Some(build) => build,
+    None => "not a release",
+};
+
 /// functions as a service for small boards: over HTTP, CoAP and gRPC
 #[derive(FromArgs, Debug)]
 #[argh(
@@ -115,7 +122,7 @@ fn parse(args: Vec<String>) -> Result<Asked, Error> {
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match Cli::from_args(&["tinyfaas"], &args) {
-        Ok(Cli { version: true, .. }) => Ok(Asked::Print(concat!("tinyfaas ", env!("CARGO_PKG_VERSION"), "\n").into())),
+        Ok(Cli { version: true, .. }) => Ok(Asked::Print(format!("{VERSION} ({BUILD})\n"))),
         Ok(Cli { command: Some(command), .. }) => Ok(Asked::Run(command)),
         Ok(Cli { command: None, .. }) => Err(Error::usage("no command: tinyfaas --help lists them")),
         Err(argh::EarlyExit { output, status: Ok(()) }) => Ok(Asked::Print(output)),
