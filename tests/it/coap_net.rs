@@ -72,6 +72,23 @@ fn after_pings(client: &UdpSocket) -> (String, SocketAddr) {
     }
 }
 
+/// Asks a group until somebody answers.
+fn discover(client: &UdpSocket, group: SocketAddr) -> (String, SocketAddr) {
+    client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut buf = [0; 2048];
+    for id in 0..100 {
+        let mut request = DISCOVER.to_vec();
+        request[3] = id;
+        client.send_to(&request, group).unwrap();
+        while let Ok((n, from)) = client.recv_from(&mut buf) {
+            if n > PING.len() {
+                return (String::from_utf8_lossy(&buf[..n]).into_owned(), from);
+            }
+        }
+    }
+    panic!("{group} does not answer");
+}
+
 #[test]
 fn answers_leave_from_the_address_they_were_asked_at() {
     if !inside("answers_leave_from_the_address_they_were_asked_at") {
@@ -96,11 +113,63 @@ fn answers_leave_from_the_address_they_were_asked_at() {
 }
 
 #[test]
-fn a_group_is_answered_once_by_unicast() {
-    if !inside("a_group_is_answered_once_by_unicast") {
+fn addresses_that_come_later_are_answered_from_as_well() {
+    if !inside("addresses_that_come_later_are_answered_from_as_well") {
         return;
     }
     ip("link set lo up");
+    let front = Front::start(|_| {});
+    ip("address add 192.0.2.250/32 dev lo");
+    ip("address add 2001:db8::fa/128 dev lo nodad");
+    // More than there may be sockets: those of addresses that went again give way.
+    for n in 1..=20 {
+        ip(&format!("address add 192.0.2.{n}/32 dev lo"));
+        ip(&format!("address add 2001:db8::{n:x}/128 dev lo nodad"));
+        let servers: [SocketAddr; 2] = [
+            (Ipv4Addr::new(192, 0, 2, n), front.addr.port()).into(),
+            (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()), front.addr.port()).into(),
+        ];
+        for (server, client) in servers.into_iter().zip(["192.0.2.250:0", "[2001:db8::fa]:0"]) {
+            let client = socket(client.parse::<SocketAddr>().unwrap());
+            // Until the news have arrived, the kernel chooses the address: the client's own.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while ping(&client, server) != (4, server) {
+                assert!(Instant::now() < deadline, "{server} never answers itself");
+            }
+        }
+        ip(&format!("address del 192.0.2.{n}/32 dev lo"));
+        ip(&format!("address del 2001:db8::{n:x}/128 dev lo"));
+    }
+}
+
+#[test]
+fn a_group_is_answered_once_by_unicast() {
+    if inside("a_group_is_answered_once_by_unicast") {
+        ip("link set lo up");
+        two_interfaces();
+        a_group_is_answered(&multicast_front());
+    }
+}
+
+#[test]
+fn a_group_on_an_interface_that_comes_later_is_answered_as_well() {
+    if inside("a_group_on_an_interface_that_comes_later_is_answered_as_well") {
+        ip("link set lo up");
+        let front = multicast_front();
+        two_interfaces();
+        a_group_is_answered(&front);
+    }
+}
+
+fn multicast_front() -> Front {
+    Front::start(|config| {
+        config.multicast = true;
+        config.endpoint.leisure = 50;
+    })
+}
+
+/// A link between `v0` and `v1`, both of this machine.
+fn two_interfaces() {
     ip("link add v0 type veth peer name v1");
     for (n, name) in [(1, "v0"), (2, "v1")] {
         ip(&format!("address add 192.0.2.{n}/24 dev {name}"));
@@ -108,16 +177,15 @@ fn a_group_is_answered_once_by_unicast() {
         ip(&format!("link set {name} up"));
     }
     ip("route add 224.0.0.0/4 dev v0");
-    let front = Front::start(|config| {
-        config.multicast = true;
-        config.endpoint.leisure = 50;
-    });
+}
+
+/// Sends to the group, until it is joined, and looks at the answers.
+fn a_group_is_answered(front: &Front) {
     let port = front.addr.port();
 
     let client = socket((Ipv4Addr::new(192, 0, 2, 2), 0));
     ping(&client, (Ipv4Addr::new(192, 0, 2, 1), port).into());
-    client.send_to(DISCOVER, (Ipv4Addr::new(224, 0, 1, 187), port)).unwrap();
-    let (links, from) = after_pings(&client);
+    let (links, from) = discover(&client, (Ipv4Addr::new(224, 0, 1, 187), port).into());
     assert!(links.contains("</f>;"), "{links}");
     assert!(!from.ip().is_multicast() && from.port() == port, "{from}");
 
@@ -125,12 +193,12 @@ fn a_group_is_answered_once_by_unicast() {
     let client = socket(SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2), 0, 0, scope));
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfd);
     ping(&client, SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), port, 0, scope).into());
-    client.send_to(DISCOVER, SocketAddrV6::new(group, port, 0, scope)).unwrap();
-    let (links, from) = after_pings(&client);
+    let (links, from) = discover(&client, SocketAddrV6::new(group, port, 0, scope).into());
     assert!(links.contains("</f>;"), "{links}");
     assert!(!from.ip().is_multicast() && from.port() == port, "{from}");
 
     // An error is not told to a group.
+    let client = socket(SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2), 0, 0, scope));
     client.send_to(b"\x50\x01\x12\x35\xb6nosuch", SocketAddrV6::new(group, port, 0, scope)).unwrap();
     let again = client.send_to(b"\x50\x01\x12\x36\xbb.well-known\x04core", SocketAddrV6::new(group, port, 0, scope));
     again.unwrap();

@@ -1,17 +1,18 @@
 //! The UDP sockets of the front door.
 //!
 //! An answer has to leave from the address its request came to, or the client drops it. A wildcard socket does not tell that
-//! address (and the safe interfaces here offer no IP_PKTINFO), so on a wildcard address each address of this machine that is
-//! found at the start gets a socket of its own as well: the kernel gives a datagram to the socket that is bound closest. Where
-//! addresses come later, the wildcard socket serves them, and answers leave from the address the kernel picks.
+//! address (and the safe interfaces here offer no IP_PKTINFO), so on a wildcard address each address of this machine that could
+//! be mixed up gets a socket of its own as well: the kernel gives a datagram to the socket that is bound closest. Addresses
+//! that come later get theirs when they come.
 
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_io::Async;
 use rustix::net::{self, sockopt};
 
+use super::addresses;
 use crate::wire::coap::{Outbox, Peer};
 
 /// One socket.
@@ -31,13 +32,18 @@ impl Door {
     }
 }
 
-/// All sockets; their numbers do not change.
+/// All sockets.
 #[derive(Debug)]
 pub struct Doors {
-    doors: Vec<Door>,
+    /// A socket keeps its number while it is open.
+    doors: Mutex<Vec<Arc<Door>>>,
+    port: u16,
+    /// The wildcard address that they are bound for, where it is one.
+    wildcard: Option<SocketAddr>,
+    multicast: bool,
 }
 
-/// Sockets at most, the wildcard's included: each costs a buffer for a datagram.
+/// Sockets for addresses at most, the wildcard's included, and for groups as many again: each costs a buffer for a datagram.
 const MAX_DOORS: usize = 16;
 /// All CoAP Nodes (RFC 7252 §12.8).
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 187);
@@ -58,45 +64,58 @@ impl Doors {
             other => other?,
         };
         let local = first.local_addr()?;
-        let mut doors = Self { doors: Vec::new() };
-        if !local.ip().is_unspecified() {
-            doors.add(first, false)?;
+        let wildcard = local.ip().is_unspecified().then_some(local);
+        let doors = Self { doors: Mutex::default(), port: local.port(), wildcard, multicast };
+        if wildcard.is_none() {
+            doors.add(first, false, &[])?;
             if multicast {
-                doors.join(&[local], local.port())?;
+                doors.join(&[local]);
             }
             return Ok(doors);
         }
-        let addresses = addresses(local);
         // The first socket was bound alone, so nobody else has the port; now that it is ours, others of ours may share it.
         sockopt::set_socket_reuseaddr(&first, true)?;
-        // A wildcard socket would take what is sent to a group as well, and could not tell.
-        let closest: Vec<SocketAddr> = if multicast { addresses } else { needed(addresses) };
-        for address in &closest {
-            doors.try_add(*address, false);
-        }
         if multicast {
-            doors.join(&closest, local.port())?;
+            doors.follow();
+            // A wildcard socket would take what is sent to a group as well, and could not tell.
             drop(first);
         } else {
-            doors.add(first, false)?;
+            doors.add(first, false, &[])?;
+            doors.follow();
         }
-        doors.close_to_others();
         Ok(doors)
+    }
+
+    /// Opens sockets for the addresses of the machine that lack one, where there are to be such. Returns the numbers of those
+    /// that are new.
+    pub fn follow(&self) -> Vec<usize> {
+        let Some(wildcard) = self.wildcard else { return Vec::new() };
+        let all = addresses::of_machine(wildcard);
+        let wanted = if self.multicast { all } else { addresses::needed(all) };
+        let before = self.all().clone();
+        share(&before, true);
+        let missing = wanted.iter().filter(|address| !before.iter().any(|door| door.local == **address));
+        let mut opened: Vec<usize> = missing.filter_map(|address| self.try_add(*address, &wanted)).collect();
+        if self.multicast {
+            opened.extend(self.join(&wanted));
+        }
+        share(&self.all(), false);
+        opened
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.doors.len()
+        self.all().len()
     }
 
     /// The socket of that number.
-    pub fn get(&self, number: usize) -> Option<&Door> {
-        self.doors.get(number)
+    pub fn get(&self, number: usize) -> Option<Arc<Door>> {
+        self.all().get(number).cloned()
     }
 
     /// The port they all have.
     pub fn port(&self) -> u16 {
-        self.doors.first().map_or(0, |door| door.local.port())
+        self.port
     }
 
     /// By which socket something sent to a group by `from` is answered: the one whose address has most in common with it.
@@ -109,59 +128,103 @@ impl Doors {
             }
             _ => None,
         };
-        let unicast = self.doors.iter().enumerate().filter(|(_, door)| !door.group);
+        let doors = self.all();
+        let unicast = doors.iter().enumerate().filter(|(_, door)| !door.group);
         unicast.filter_map(|(number, door)| Some((likeness(door)?, number))).max().map(|(_, number)| number)
     }
 
-    fn add(&mut self, socket: UdpSocket, group: bool) -> io::Result<()> {
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Door>>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a socket among the others; returns its number. When there are as many as may be, one whose address is not
+    /// `wanted` any more gives way.
+    fn add(&self, socket: UdpSocket, group: bool, wanted: &[SocketAddr]) -> io::Result<usize> {
         let local = socket.local_addr()?;
+        let door = Arc::new(Door { socket: Async::new(socket)?, group, local });
+        let is_gone = |door: &Door| match group {
+            true => scope(door.local) != 0 && !wanted.iter().any(|address| scope(*address) == scope(door.local)),
+            false => Some(door.local) != self.wildcard && !wanted.contains(&door.local),
+        };
+        let mut doors = self.all();
+        let number = match doors.iter().filter(|door| door.group == group).count() < MAX_DOORS {
+            true => {
+                doors.push(door);
+                doors.len() - 1
+            }
+            false => {
+                let gone = doors.iter_mut().enumerate().find(|(_, door)| door.group == group && is_gone(door));
+                let (number, place) = gone.ok_or_else(|| io::Error::other(format!("there are {MAX_DOORS} already")))?;
+                *place = door;
+                number
+            }
+        };
         log::info!("coap listens on {local}");
-        self.doors.push(Door { socket: Async::new(socket)?, group, local });
-        Ok(())
+        Ok(number)
     }
 
-    fn try_add(&mut self, addr: SocketAddr, group: bool) {
-        if self.doors.len() + 1 >= MAX_DOORS {
-            log::warn!("coap: {addr} has no socket of its own: there are {MAX_DOORS} already");
-        } else if let Err(e) = bind(addr, true).and_then(|socket| self.add(socket, group)) {
-            log::warn!("coap: {addr} has no socket of its own: {e}");
-        }
+    /// Opens a socket for `addr`.
+    fn try_add(&self, addr: SocketAddr, wanted: &[SocketAddr]) -> Option<usize> {
+        let added = bind(addr, true).and_then(|socket| self.add(socket, false, wanted));
+        added.inspect_err(|e| log::warn!("coap: {addr} has no socket of its own: {e}")).ok()
     }
 
-    /// Joins the groups on the interfaces of these addresses.
-    fn join(&mut self, addresses: &[SocketAddr], port: u16) -> io::Result<()> {
+    /// Joins the groups on the interfaces of these addresses, where that is not done yet. Returns the numbers of new sockets.
+    fn join(&self, addresses: &[SocketAddr]) -> Vec<usize> {
+        let mut opened = Vec::new();
         let v4: Vec<Ipv4Addr> = addresses.iter().filter_map(|a| ipv4(a.ip())).collect();
         if !v4.is_empty() {
-            let socket = bind((GROUP_V4, port).into(), true)?;
-            for interface in v4 {
-                if let Err(e) = sockopt::set_ip_add_membership(&socket, &GROUP_V4, &interface) {
-                    log::warn!("coap: cannot join {GROUP_V4} on {interface}: {e}");
+            opened.extend(self.group((GROUP_V4, self.port).into(), addresses, |socket| {
+                for interface in &v4 {
+                    match sockopt::set_ip_add_membership(socket, &GROUP_V4, interface) {
+                        // It was joined before.
+                        Ok(()) | Err(rustix::io::Errno::ADDRINUSE) => {}
+                        Err(e) => log::warn!("coap: cannot join {GROUP_V4} on {interface}: {e}"),
+                    }
                 }
-            }
-            self.add(socket, true)?;
+                Ok(())
+            }));
         }
         let mut scopes: Vec<u32> = addresses.iter().map(|a| scope(*a)).filter(|&scope| scope != 0).collect();
         scopes.sort_unstable();
         scopes.dedup();
         for scope in scopes {
             for group in GROUPS_V6 {
-                let joined = bind(SocketAddrV6::new(group, port, 0, scope).into(), true).and_then(|socket| {
-                    sockopt::set_ipv6_add_membership(&socket, &group, scope)?;
-                    self.add(socket, true)
-                });
-                if let Err(e) = joined {
-                    log::warn!("coap: cannot join {group} on interface {scope}: {e}");
-                }
+                let addr = SocketAddrV6::new(group, self.port, 0, scope).into();
+                opened.extend(self.group(addr, addresses, |socket| {
+                    match sockopt::set_ipv6_add_membership(socket, &group, scope) {
+                        Err(e) if e != rustix::io::Errno::ADDRINUSE => Err(e.into()),
+                        _ => Ok(()),
+                    }
+                }));
             }
         }
-        Ok(())
+        opened
     }
 
-    /// From now on nobody else can bind the port.
-    fn close_to_others(&self) {
-        for door in &self.doors {
-            let _ = sockopt::set_socket_reuseaddr(&door.socket, false);
-        }
+    /// Has the socket of a group `join` it; returns its number where it is new.
+    fn group(
+        &self,
+        addr: SocketAddr,
+        addresses: &[SocketAddr],
+        join: impl Fn(&UdpSocket) -> io::Result<()>,
+    ) -> Option<usize> {
+        let known = self.all().iter().find(|door| door.local == addr).cloned();
+        let joined = match &known {
+            Some(door) => join(door.socket.get_ref()).map(|()| None),
+            None => bind(addr, true).and_then(|socket| {
+                join(&socket)?;
+                self.add(socket, true, addresses).map(Some)
+            }),
+        };
+        joined.inspect_err(|e| log::warn!("coap: cannot join {addr}: {e}")).ok().flatten()
+    }
+}
+
+/// Lets other sockets of ours be bound beside these, or nobody any more.
+fn share(doors: &[Arc<Door>], shared: bool) {
+    for door in doors {
+        let _ = sockopt::set_socket_reuseaddr(&door.socket, shared);
     }
 }
 
@@ -213,83 +276,9 @@ fn scope(addr: SocketAddr) -> u32 {
     }
 }
 
-/// The addresses that need a socket of their own: all but the loopback ones of a family that has more than one.
-fn needed(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    addresses.retain(|a| !a.ip().is_loopback());
-    let of = |v4: bool| addresses.iter().filter(|a| a.is_ipv4() == v4).count() > 1;
-    let (v4, v6) = (of(true), of(false));
-    addresses.retain(|a| if a.is_ipv4() { v4 } else { v6 });
-    addresses
-}
-
-/// This machine's addresses that a socket bound to `wildcard` serves, as the kernel lists them; none where it does not.
-fn addresses(wildcard: SocketAddr) -> Vec<SocketAddr> {
-    let port = wildcard.port();
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let mut all: Vec<SocketAddr> =
-        local_v4(&read("/proc/net/fib_trie")).into_iter().map(|ip| (ip, port).into()).collect();
-    if wildcard.is_ipv6() {
-        let v6 = local_v6(&read("/proc/net/if_inet6"));
-        all.extend(v6.into_iter().map(|(ip, scope)| SocketAddr::from(SocketAddrV6::new(ip, port, 0, scope))));
-    }
-    all
-}
-
-/// The local addresses of `/proc/net/fib_trie`: an address on a line, `/32 host LOCAL` on the next.
-fn local_v4(fib_trie: &str) -> Vec<Ipv4Addr> {
-    let mut found = Vec::new();
-    let mut last: Option<Ipv4Addr> = None;
-    for line in fib_trie.lines() {
-        match line.trim_start().strip_prefix("|-- ") {
-            Some(address) => last = address.trim().parse().ok(),
-            None if line.contains("/32 host LOCAL") => found.extend(last),
-            None => {}
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-/// The addresses of `/proc/net/if_inet6`, with the interface's index where they need one, without those that somebody else
-/// turned out to have.
-fn local_v6(if_inet6: &str) -> Vec<(Ipv6Addr, u32)> {
-    /// IFA_F_DADFAILED of if_addr.h.
-    const UNUSABLE: u32 = 0x08;
-    let address = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        let ip = Ipv6Addr::from_bits(u128::from_str_radix(words.next()?, 16).ok()?);
-        let mut hex = || u32::from_str_radix(words.next()?, 16).ok();
-        let (index, _prefix, _scope, flags) = (hex()?, hex()?, hex()?, hex()?);
-        (flags & UNUSABLE == 0).then_some((ip, if ip.is_unicast_link_local() { index } else { 0 }))
-    };
-    if_inet6.lines().filter_map(address).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kernels_lists_of_addresses_are_read() {
-        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 4\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     \
-                    |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 192.0.2.0\n        /24 link UNICAST\n     \
-                    |-- 192.0.2.7\n        /32 host LOCAL\n     |-- 192.0.2.255\n        /32 link BROADCAST\n";
-        let twice = format!("{trie}Local:\n{trie}");
-        assert_eq!(local_v4(&twice), [Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 7)]);
-        let list = "fe8000000000000000fc00fffe000001 04 40 20 80     eth0\n\
-                    00000000000000000000000000000001 01 80 10 80       lo\n\
-                    20010db8000000000000000000000001 04 40 00 c8     eth0\n";
-        assert_eq!(local_v6(list), [("fe80::fc:ff:fe00:1".parse().unwrap(), 4), (Ipv6Addr::LOCALHOST, 0)]);
-    }
-
-    #[test]
-    fn a_socket_of_its_own_is_for_addresses_that_could_be_mixed_up() {
-        let addresses = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<SocketAddr>>();
-        assert_eq!(needed(addresses(&["127.0.0.1:1", "192.0.2.1:1", "[::1]:1", "[fe80::1]:1"])), []);
-        let two = addresses(&["192.0.2.1:1", "198.51.100.1:1"]);
-        assert_eq!(needed([addresses(&["127.0.0.1:1", "[::1]:1"]), two.clone()].concat()), two);
-    }
 
     #[test]
     fn the_port_is_ours_alone() {

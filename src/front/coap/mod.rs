@@ -4,6 +4,7 @@
 //! behind a lock that is never held while anything waits. What the protocol says is decided there, not here; the sockets are
 //! in [`doors`], what a function is asked and answers in [`outcome`].
 
+mod addresses;
 mod doors;
 mod outcome;
 
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_executor::StaticExecutor;
+use async_executor::{StaticExecutor, Task};
 use async_io::Timer;
 use event_listener::Event;
 use futures_lite::{FutureExt, future};
@@ -21,6 +22,7 @@ use crate::budget::Budget;
 use crate::dispatch::Dispatch;
 use crate::shutdown::Shutdown;
 use crate::wire::coap::{self, Datagram, Job, Millis, Peer, Resources, Server};
+use addresses::News;
 use doors::{Door, Doors};
 
 /// What the front door is told.
@@ -84,6 +86,7 @@ impl Coap {
             largest: server.config().max_datagram,
             state: Mutex::new(State { server, timer: Millis::MAX, listens: false }),
             doors: self.doors,
+            news: News::new().inspect_err(|e| log::info!("coap: later addresses are not noticed: {e}")).ok(),
             changed: Event::new(),
             // Message ids of endpoints that are new here go by the clock: a second process must not begin where this one did.
             began: Instant::now(),
@@ -92,14 +95,25 @@ impl Coap {
             budget,
             executor,
         });
-        let mut tasks = Vec::new();
-        for number in 0..shared.doors.len() {
-            tasks.push(executor.spawn(Arc::clone(&shared).read(number)));
-        }
-        tasks.push(executor.spawn(Arc::clone(&shared).keep_time()));
-        stop.begun().await;
+        let read = |number| executor.spawn(Arc::clone(&shared).read(number));
+        let mut readers: Vec<Task<()>> = (0..shared.doors.len()).map(read).collect();
+        let timers = executor.spawn(Arc::clone(&shared).keep_time());
+        let follow = async {
+            loop {
+                shared.addresses_changed().await;
+                for number in shared.doors.follow() {
+                    let reader = executor.spawn(Arc::clone(&shared).read(number));
+                    match readers.get_mut(number) {
+                        // Its socket gave way to the new one.
+                        Some(old) => *old = reader,
+                        None => readers.push(reader),
+                    }
+                }
+            }
+        };
+        stop.begun().or(follow).await;
         shared.settled().await;
-        for task in tasks {
+        for task in readers.into_iter().chain([timers]) {
             task.cancel().await;
         }
     }
@@ -109,6 +123,7 @@ impl Coap {
 struct Shared {
     state: Mutex<State>,
     doors: Doors,
+    news: Option<News>,
     /// Notified when a timer is due earlier than the one waited for, when something begins to be observed, and when a call ended.
     changed: Event,
     began: Instant,
@@ -137,7 +152,7 @@ impl Shared {
         loop {
             for _ in 0..BATCH {
                 match door.socket.recv_from(&mut buf).await {
-                    Ok((n, from)) => self.receive(door, number, from, buf.get(..n).unwrap_or_default()),
+                    Ok((n, from)) => self.receive(&door, number, from, buf.get(..n).unwrap_or_default()),
                     Err(e) => {
                         log::warn!("coap: {}: {e}", door.name());
                         Timer::after(PAUSE).await;
@@ -180,6 +195,18 @@ impl Shared {
             }
         };
         self.executor.spawn(run).detach();
+    }
+
+    /// Completes when addresses of the machine came or went.
+    async fn addresses_changed(&self) {
+        let Some(news) = &self.news else { return future::pending().await };
+        let waited = news.wait().await;
+        // They seldom come alone, and the lists are long to read.
+        Timer::after(PAUSE).await;
+        if let Err(e) = waited {
+            log::warn!("coap: later addresses are not noticed: {e}");
+            future::pending().await
+        }
     }
 
     /// Waits for the timers, and for changes where something is observed, for ever.
