@@ -278,8 +278,10 @@ impl Deployer {
     /// Lets calls go to the new version and retires the old one.
     fn swap(self: &Arc<Self>, deployment: Deployment, handlers: Vec<Arc<Handler>>) {
         let active = Active::new(deployment);
-        for handler in &handlers {
+        for (slot, handler) in handlers.iter().enumerate() {
             active.function().add(Arc::clone(handler));
+            // Not only once its supervisor runs: whoever deployed may ask at once.
+            active.is_healthy(slot, handler);
         }
         self.dispatch.install(Arc::clone(active.function()));
         self.keep(&active, handlers.into_iter().map(Some).collect());
