@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use log::LevelFilter;
 
 use crate::backend::docker::{self, EngineAddress};
@@ -31,7 +31,7 @@ const KI: u64 = 1 << 10;
 const MI: u64 = KI << 10;
 
 /// run the server: functions deployed to it answer over HTTP, CoAP and gRPC (the default command)
-#[derive(FromArgs, Debug, Clone, PartialEq, Eq)]
+#[derive(FromArgs, ArgsInfo, Debug, Clone, PartialEq, Eq)]
 #[argh(
     subcommand,
     name = "serve",
@@ -41,6 +41,14 @@ const MI: u64 = KI << 10;
             Sizes: 64Ki, 10Mi, 1Gi. Times: 500ms, 30s, 5m, 1h."
 )]
 pub struct Config {
+    /// file of settings, TOML with these flags' names; SIGHUP reads it again (docs/configuration.md)
+    #[argh(option, arg_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// folder of functions to deploy at the start and on SIGHUP (docs/configuration.md)
+    #[argh(option, arg_name = "DIR")]
+    pub functions: Option<PathBuf>,
+
     /// address of the management API; default 127.0.0.1:8080
     #[argh(option, arg_name = "ADDR", from_str_fn(parse_management), default = "local(MANAGEMENT_PORT)")]
     pub management: SocketAddr,

@@ -95,6 +95,16 @@ pub struct Limits {
     pub queue: usize,
 }
 
+/// Where a function came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// The management API.
+    #[default]
+    Upload,
+    /// The folder of functions that `--functions` names, which rules over it.
+    Folder,
+}
+
 /// Everything that a backend needs to run handlers of one deployed version of a function.
 #[derive(Debug, Clone)]
 pub struct Deployment {
@@ -110,6 +120,8 @@ pub struct Deployment {
     pub limits: Limits,
     /// Its handlers are stopped when nobody called for so long; whole milliseconds.
     pub idle: Option<Duration>,
+    /// Where it came from.
+    pub origin: Origin,
     /// Hexadecimal digest over all the above and the files: another digest is another version.
     pub digest: String,
     /// File that starts with the function's zip archive.

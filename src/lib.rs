@@ -3,16 +3,17 @@
 //! # Layout
 //! Each layer uses only those below it; `ARCHITECTURE.md` has the picture.
 //!
-//! - [`cli`]: the commands; [`config`]: serve's flags and variables
+//! - [`cli`]: the commands; [`config`]: serve's flags and variables; [`config_file`]: what is written in a file
 //! - [`serve`]: puts the server together and runs it
 //! - [`front`]: the front doors translate a protocol into a [`call::Call`] and its outcome back
 //! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
 //! - [`backend`]: starts, watches and removes handlers
 //! - [`limits`]: a function's limits as people write them
+//! - [`provision`]: deploys what is in a folder; [`reload`]: what can change while the server runs
 //! - [`upload_request`]: what the JSON of the management API asks for
 //! - [`fetch`]: downloads an archive
 //! - [`handler`]: what runs inside a handler of a `binary` function; [`runtimes`]: what is known of each runtime
-//! - [`unpack`]: an archive's files below a new folder
+//! - [`pack`]: a folder as an archive; [`unpack`]: an archive's files below a new folder
 //! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values
 //!
@@ -26,6 +27,7 @@ pub mod buffers;
 pub mod call;
 pub mod cli;
 pub mod config;
+pub mod config_file;
 pub mod deploy;
 pub mod dispatch;
 pub mod fetch;
@@ -38,7 +40,10 @@ pub mod limits;
 pub mod logging;
 pub mod management;
 pub mod net;
+pub mod pack;
+pub mod provision;
 pub mod quantity;
+pub mod reload;
 pub mod runtimes;
 pub mod serve;
 pub mod shutdown;

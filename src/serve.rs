@@ -16,15 +16,16 @@ use crate::backend::{Backend, process};
 use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::config::{BackendChoice, Config};
-use crate::deploy::{self, Deployer};
+use crate::config_file::{Configured, Layers, Setting};
+use crate::deploy::Deployer;
 use crate::dispatch::Dispatch;
-use crate::fetch;
 use crate::front;
 use crate::http_server::{self, Service};
-use crate::management::{Management, Settings};
+use crate::management::Management;
+use crate::provision::Provision;
+use crate::reload::{Reload, deploy_bounds, management_settings};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
-use crate::upload_request::Defaults;
 use crate::worker::Workers;
 
 /// Bytes of bodies that are held whole, of all calls in flight together: those of CoAP, of gRPC, and of asynchronous
@@ -35,13 +36,13 @@ const LAST_CALLS: Duration = http_server::LAST_WORD.saturating_add(Duration::fro
 /// Management connections at once: people and scripts, not sensors.
 const MANAGEMENT_CONNECTIONS: usize = 32;
 
-/// Serves until SIGINT or SIGTERM.
+/// Serves until SIGINT or SIGTERM. SIGHUP has the file and the folder of functions read again that `layers` name.
 ///
 /// # Errors
 /// One line that says why it could not start.
-pub fn run(config: Config) -> Result<(), String> {
+pub fn run(layers: Layers, configured: Configured) -> Result<(), String> {
     let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
-    async_io::block_on(executor.run(serve(config, executor)))
+    async_io::block_on(executor.run(serve(layers, configured, executor)))
 }
 
 /// What all parts of the server share.
@@ -55,16 +56,17 @@ struct Server {
     shutdown: Shutdown,
 }
 
-async fn serve(config: Config, executor: &'static StaticExecutor) -> Result<(), String> {
+async fn serve(layers: Layers, configured: Configured, executor: &'static StaticExecutor) -> Result<(), String> {
+    let Configured { config, settings } = configured;
     raise_file_limit();
-    let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(|e| format!("cannot wait for signals: {e}"))?;
+    let mut signals =
+        Signals::new([Signal::Int, Signal::Term, Signal::Hup]).map_err(|e| format!("cannot wait for signals: {e}"))?;
     let store = Arc::new(Store::open(&config.state_dir)?);
     let workers = Workers::new();
     let backend = choose_backend(&config, &store, &workers, executor).await?;
     let buffers = Buffers::default();
     let dispatch = Arc::new(Dispatch::new(buffers.clone()));
-    let bounds =
-        deploy::Bounds { functions: config.max_functions, health_timeout: config.health_timeout, drain: config.grace };
+    let bounds = deploy_bounds(&config);
     let deployer =
         Arc::new(Deployer::new(backend, Arc::clone(&dispatch), Arc::clone(&store), workers.clone(), executor, bounds));
     let server = Server {
@@ -76,11 +78,18 @@ async fn serve(config: Config, executor: &'static StaticExecutor) -> Result<(), 
         budget: Budget::new(BODIES),
         shutdown: Shutdown::new(),
     };
-    server.run(&mut signals, store, workers).await
+    server.run(&mut signals, store, workers, layers, settings).await
 }
 
 impl Server {
-    async fn run(&self, signals: &mut Signals, store: Arc<Store>, workers: Workers) -> Result<(), String> {
+    async fn run(
+        &self,
+        signals: &mut Signals,
+        store: Arc<Store>,
+        workers: Workers,
+        layers: Layers,
+        settings: Vec<Setting>,
+    ) -> Result<(), String> {
         // Before a door opens: a stored function is known from the first call on.
         let stored = self.deployer.load().await.map_err(|e| e.to_string())?;
         let mut doors = Vec::new();
@@ -91,7 +100,7 @@ impl Server {
             let calls = self.config.async_calls;
             let door = front::http::Front::new(Arc::clone(&self.dispatch), self.executor, calls, self.budget.clone());
             let bounds = self.http_bounds(self.config.max_connections, self.config.max_body);
-            running.push(self.spawn_http(listener, door, bounds));
+            running.push(self.spawn_http(listener, Arc::new(door), bounds));
         }
         if let Some(addr) = self.config.coap.addr() {
             let coap = front::coap::Coap::bind(self.coap_config(addr))
@@ -109,19 +118,33 @@ impl Server {
             running.push(self.executor.spawn(served));
         }
         let (listener, port) = listen("management", self.config.management)?;
-        let settings = self.management_settings(doors);
-        let management = Management::new(Arc::clone(&self.deployer), store, workers, settings);
+        let told = management_settings(&self.config, doors.clone());
+        let management = Management::new(Arc::clone(&self.deployer), Arc::clone(&store), workers.clone(), told);
+        let management = Arc::new(management);
         let bounds = self.http_bounds(MANAGEMENT_CONNECTIONS, 0);
-        running.push(self.spawn_http(listener, management, bounds));
+        running.push(self.spawn_http(listener, Arc::clone(&management), bounds));
         log::debug!("management listens on port {port}");
+        // One that waits: a newer one takes its place.
+        let (jobs, taken) = async_channel::bounded(1);
+        let provision = Provision::new(Arc::clone(&self.deployer), store, workers.clone(), self.shutdown.clone());
+        running.push(self.executor.spawn(provision.run(taken)));
+        let reload = Reload {
+            layers: Arc::new(layers),
+            settings,
+            config: self.config.clone(),
+            front_doors: doors,
+            deployer: Arc::clone(&self.deployer),
+            management,
+            jobs,
+        };
+        reload.provision();
 
         let restore = async {
             self.deployer.restore(stored).await;
             futures_lite::future::pending().await
         };
-        let signal = async { signals.next().await };
-        let signal = signal.or(restore).await;
-        log::info!("stopping: {}", if matches!(signal, Some(Ok(Signal::Int))) { "SIGINT" } else { "SIGTERM" });
+        let signal = until_stopped(signals, reload, &workers).or(restore).await;
+        log::info!("stopping: {signal}");
         self.stop(running).await;
         Ok(())
     }
@@ -188,27 +211,23 @@ impl Server {
     fn spawn_http<S: Service>(
         &self,
         listener: Async<TcpListener>,
-        service: S,
+        service: Arc<S>,
         bounds: http_server::Bounds,
     ) -> async_executor::Task<()> {
         let (buffers, shutdown) = (self.buffers.clone(), self.shutdown.clone());
-        self.executor.spawn(http_server::run(listener, Arc::new(service), bounds, buffers, self.executor, shutdown))
+        self.executor.spawn(http_server::run(listener, service, bounds, buffers, self.executor, shutdown))
     }
+}
 
-    fn management_settings(&self, front_doors: Vec<(&'static str, u16)>) -> Settings {
-        let config = &self.config;
-        Settings {
-            max_upload: config.max_upload,
-            defaults: Defaults { limits: config.limits(), idle: config.idle.time() },
-            front_doors,
-            public_host: config.public_host.clone(),
-            fetch: fetch::Config {
-                max_bytes: config.max_upload,
-                timeout: config.download_timeout,
-                stall_timeout: config.body_timeout,
-                policy: fetch::Policy { allow_local: config.allow_local_urls },
-                ca_file: config.tls_ca.clone(),
-            },
+/// Waits for the signal that stops the server, and reloads at each SIGHUP before; names the signal.
+async fn until_stopped(signals: &mut Signals, mut reload: Reload, workers: &Workers) -> &'static str {
+    loop {
+        match signals.next().await {
+            Some(Ok(Signal::Hup)) if reload.is_of_use() => reload.reload(workers).await,
+            // A terminal that is closed sends it to what runs there.
+            Some(Ok(Signal::Hup)) => return "SIGHUP, and there is neither --config nor --functions to read again",
+            Some(Ok(Signal::Int)) => return "SIGINT",
+            _ => return "SIGTERM",
         }
     }
 }

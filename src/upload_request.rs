@@ -6,15 +6,16 @@
 //!
 //! No error repeats the value of an environment variable: it may be a secret.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::function::{Limits, Name, Runtime};
+use crate::function::{Deployment, Limits, Name, Origin, Runtime};
 use crate::limits;
 use crate::wire::url::Url;
 use crate::wire::zip::path;
@@ -31,7 +32,7 @@ const OWN_PREFIX: &str = "TINYFAAS_";
 const SHOWN: usize = 40;
 
 /// What a deployment asks for, wherever its archive comes from.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deploy {
     /// The function's name.
     pub name: Name,
@@ -47,6 +48,26 @@ pub struct Deploy {
     pub idle: Option<Duration>,
     /// The folder of the archive that is the function: empty for the top, else without `/` around it.
     pub subfolder: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+impl Deploy {
+    /// The deployment of the archive in the file `package`; it has no digest yet.
+    pub fn deployment(self, package: PathBuf) -> Deployment {
+        Deployment {
+            name: self.name,
+            runtime: self.runtime,
+            threads: self.threads,
+            envs: self.envs,
+            limits: self.limits,
+            idle: self.idle,
+            origin: self.origin,
+            digest: String::new(),
+            package,
+            subfolder: self.subfolder,
+        }
+    }
 }
 
 /// What holds for a function whose deployment says nothing else.
@@ -85,6 +106,33 @@ pub fn upload_url(rest: &str, defaults: &Defaults) -> Result<(Deploy, Url), Stri
     Ok((fields.deploy(defaults)?, url))
 }
 
+/// Reads the description that is beside a function's code, with the same fields: what it leaves out is `name`, one
+/// handler, and the runtime that `detect` finds in the function's folder of the archive.
+///
+/// # Errors
+/// One line that names the field and what it should be, or as `detect`.
+pub fn described(
+    text: &str,
+    name: &str,
+    detect: impl FnOnce(&str) -> Result<Runtime, String>,
+    defaults: &Defaults,
+) -> Result<Deploy, String> {
+    let known = ["name", "env", "threads", "envs", "limits", "idle", "subfolder_path"];
+    let keys: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
+    // Nobody else's clients send it: a field with a typing error would be no field.
+    if let Some(key) = keys.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!("{:?} is unknown: there are {}", cut(key), known.join(", ")));
+    }
+    let mut fields = parse(text)?;
+    fields.name.get_or_insert_with(|| Scalar::Text(name.to_owned()));
+    fields.threads.get_or_insert(Scalar::Number(1));
+    if fields.env.is_none() {
+        let runtime = detect(fields.subfolder()?)?;
+        fields.env = Some(Scalar::Text(runtime.name().to_owned()));
+    }
+    Ok(Deploy { origin: Origin::Folder, ..fields.deploy(defaults)? })
+}
+
 /// Reads the body of `/delete`: the function's name.
 ///
 /// # Errors
@@ -120,6 +168,14 @@ impl Fields {
         Name::parse(text(&self.name, "name", "1 to 63 ASCII letters and digits")?).map_err(|e| format!("name: {e}"))
     }
 
+    fn subfolder(&self) -> Result<&str, String> {
+        match &self.subfolder_path {
+            None => Ok(""),
+            Some(Scalar::Text(text)) => path::subfolder(text).map_err(|why| format!("subfolder_path: {why}")),
+            Some(_) => Err("subfolder_path has to be a string: a folder of the archive".into()),
+        }
+    }
+
     fn deploy(self, defaults: &Defaults) -> Result<Deploy, String> {
         let runtime = text(&self.env, "env", "python3, nodejs or binary")?;
         let runtime = Runtime::parse(&cut(runtime)).map_err(|e| format!("env: {e}"))?;
@@ -128,11 +184,7 @@ impl Fields {
             None => return Err(format!("threads is missing: it has to be a number from 1 to {MAX_THREADS}")),
             Some(_) => return Err(format!("threads has to be a whole number from 1 to {MAX_THREADS}")),
         };
-        let subfolder = match &self.subfolder_path {
-            None => "",
-            Some(Scalar::Text(text)) => path::subfolder(text).map_err(|why| format!("subfolder_path: {why}"))?,
-            Some(_) => return Err("subfolder_path has to be a string: a folder of the archive".into()),
-        };
+        let subfolder = self.subfolder()?;
         let idle = match &self.idle {
             None => defaults.idle,
             Some(Scalar::Text(text)) => limits::idle(&cut(text)).map_err(|why| format!("idle: {why}"))?.time(),
@@ -148,6 +200,7 @@ impl Fields {
                 Some(limits) => limits.apply(&defaults.limits)?,
             },
             idle,
+            origin: Origin::Upload,
             envs: self.envs.map_or_else(|| Ok(Vec::new()), List::envs)?,
         })
     }

@@ -16,10 +16,11 @@ use super::board::Board;
 use super::error::Error;
 use super::http_client::Body;
 use super::output::{Progress, copy};
-use super::pack;
 use crate::function::{Name, Runtime};
 use crate::limits::{self, Idle};
+use crate::pack;
 use crate::quantity::{self, count};
+use crate::wire::zip;
 
 /// deploy a function from a folder, a zip file or a URL, and wait until it answers; prints its URLs
 #[derive(FromArgs, Debug)]
@@ -226,7 +227,7 @@ fn upload(mut about: String, package: Package) -> Body {
         out.write_all(b",\"zip\":\"")?;
         let mut base64 = EncoderWriter::new(&mut out, &STANDARD);
         match package {
-            Package::Folder(dir) => pack::write_zip(&dir, &mut base64)?,
+            Package::Folder(dir) => pack::write_zip(&dir, zip::Writer::new(&mut base64))?,
             Package::Zip(mut file) => io::copy(&mut file, &mut base64).map(drop)?,
         }
         base64.finish()?;

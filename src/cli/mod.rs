@@ -12,17 +12,18 @@ mod invoke;
 mod list;
 mod manage;
 mod output;
-mod pack;
 mod url;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use argh::FromArgs;
 
 use error::Error;
 
-use crate::config::{Config, from_environment};
+use crate::config::Config;
+use crate::config_file::Layers;
 
 const VERSION: &str = concat!("tinyfaas ", env!("CARGO_PKG_VERSION"));
 /// Commit, target and flavour as `cross/build` names them.
@@ -68,7 +69,8 @@ enum Command {
 /// What the arguments ask for.
 #[derive(Debug)]
 enum Asked {
-    Run(Command),
+    /// The command, and its arguments.
+    Run(Command, Vec<String>),
     Print(String),
 }
 
@@ -94,14 +96,15 @@ fn arguments() -> Result<Vec<String>, Error> {
 fn run(args: Vec<String>) -> Result<(), Error> {
     match parse(args)? {
         Asked::Print(text) => output::print(&text),
-        Asked::Run(command) => command.run(),
+        Asked::Run(command, args) => command.run(&args),
     }
 }
 
 impl Command {
-    fn run(self) -> Result<(), Error> {
+    fn run(self, args: &[String]) -> Result<(), Error> {
         match self {
-            Self::Serve(config) => serve(*config),
+            // It is put together once more, with what else tells it something.
+            Self::Serve(config) => serve(args, config.config),
             Self::Deploy(command) => command.run(),
             Self::Invoke(command) => command.run(),
             Self::List(command) => command.run(),
@@ -113,17 +116,13 @@ impl Command {
     }
 }
 
-/// Reads the arguments, and for `serve` the environment.
+/// Reads the arguments.
 fn parse(args: Vec<String>) -> Result<Asked, Error> {
     let mut args = normalize(args);
-    if args.first().is_some_and(|a| a == "serve") && !args.iter().any(|a| a == "--help" || a == "-h") {
-        let more = from_environment(&args, &|name| std::env::var_os(name)).map_err(Error::usage)?;
-        args.splice(1..1, more);
-    }
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match Cli::from_args(&["tinyfaas"], &args) {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match Cli::from_args(&["tinyfaas"], &words) {
         Ok(Cli { version: true, .. }) => Ok(Asked::Print(format!("{VERSION} ({BUILD})\n"))),
-        Ok(Cli { command: Some(command), .. }) => Ok(Asked::Run(command)),
+        Ok(Cli { command: Some(command), .. }) => Ok(Asked::Run(command, args.split_off(1))),
         Ok(Cli { command: None, .. }) => Err(Error::usage("no command: tinyfaas --help lists them")),
         Err(argh::EarlyExit { output, status: Ok(()) }) => Ok(Asked::Print(output)),
         Err(argh::EarlyExit { output, status: Err(()) }) => {
@@ -160,10 +159,11 @@ fn normalize(args: Vec<String>) -> Vec<String> {
     out
 }
 
-fn serve(config: Config) -> Result<(), Error> {
-    let config = config.validate().map_err(Error::usage)?;
-    crate::logging::init(config.log);
-    crate::serve::run(config).map_err(|e| Error::failed(e.to_string()))
+fn serve(flags: &[String], file: Option<PathBuf>) -> Result<(), Error> {
+    let layers = Layers::new(flags, file, &|name| std::env::var_os(name)).map_err(Error::usage)?;
+    let configured = layers.read().map_err(Error::usage)?;
+    crate::logging::init(configured.config.log);
+    crate::serve::run(layers, configured).map_err(|e| Error::failed(e.to_string()))
 }
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ mod tests {
         for top in ["-h", "--help", "-V", "--version"] {
             assert_eq!(normal(&[top]), top);
         }
-        assert!(matches!(asked(&["--http", ":80"]), Ok(Asked::Run(Command::Serve(_)))));
+        assert!(matches!(asked(&["--http", ":80"]), Ok(Asked::Run(Command::Serve(_), _))));
     }
 
     #[test]

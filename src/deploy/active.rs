@@ -244,6 +244,7 @@ mod tests {
             threads,
             envs: Vec::new(),
             idle: None,
+            origin: crate::function::Origin::Upload,
             limits: Limits {
                 memory: 0,
                 cpu_millis: 0,

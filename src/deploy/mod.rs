@@ -25,7 +25,7 @@ use async_lock::Semaphore;
 
 use crate::backend::{Backend, BackendError, LogLine};
 use crate::dispatch::{Dispatch, Handler};
-use crate::function::{Deployment, Name};
+use crate::function::{Deployment, Name, Origin};
 use crate::runtimes;
 use crate::shutdown::Shutdown;
 use crate::store::{Spool, Store, archive_len};
@@ -37,7 +37,7 @@ use crate::worker::Workers;
 const AT_ONCE: usize = 2;
 
 /// Bounds of deployments.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Functions at once.
     pub functions: usize,
@@ -54,7 +54,7 @@ pub struct Deployer {
     store: Arc<Store>,
     workers: Workers,
     executor: &'static StaticExecutor,
-    bounds: Bounds,
+    bounds: Mutex<Bounds>,
     zip_bounds: zip::Bounds,
     slots: Semaphore,
     /// For handlers that are started again: not those of deployments, which may wait long for an installation.
@@ -93,7 +93,7 @@ impl Deployer {
             store,
             workers,
             executor,
-            bounds,
+            bounds: Mutex::new(bounds),
             zip_bounds: zip::Bounds::default(),
             slots: Semaphore::new(AT_ONCE),
             starts: Semaphore::new(AT_ONCE),
@@ -114,12 +114,15 @@ impl Deployer {
         let begun = Instant::now();
         self.until_restored().await?;
         let _busy = self.take_name(&request.name)?;
-        if self.dispatch.function(request.name.as_str()).is_none() && self.dispatch.len() >= self.bounds.functions {
-            let most = self.bounds.functions;
+        if self.dispatch.function(request.name.as_str()).is_none() && self.dispatch.len() >= self.bounds().functions {
+            let most = self.bounds().functions;
             return Err(DeployError::new(
                 409,
                 format!("{most} functions are deployed already (--max-functions): delete one first"),
             ));
+        }
+        if request.origin == Origin::Folder {
+            self.provisionable(&request.name)?;
         }
         let _slot = self.slots.acquire().await;
         let (spool, mut deployment) = self.check(request, spool).await?;
@@ -239,17 +242,7 @@ impl Deployer {
         let bounds = self.zip_bounds.clone();
         let check = move || {
             let mut spool = spool;
-            let mut deployment = Deployment {
-                name: request.name,
-                runtime: request.runtime,
-                threads: request.threads,
-                envs: request.envs,
-                limits: request.limits,
-                idle: request.idle,
-                digest: String::new(),
-                package: spool.path().to_owned(),
-                subfolder: request.subfolder,
-            };
+            let mut deployment = request.deployment(spool.path().to_owned());
             deployment.digest = spool.digest(&deployment);
             spool.seal(&deployment).map_err(|e| DeployError::disk("write the archive to", &e))?;
             let mut file = File::open(spool.path()).map_err(|e| DeployError::disk("read the archive from", &e))?;
@@ -347,6 +340,27 @@ impl Deployer {
         for task in tasks {
             task.await;
         }
+    }
+
+    /// Whether a folder of functions may have its way with this name: never with a function that was uploaded.
+    ///
+    /// # Errors
+    /// 409 where it may not.
+    pub fn provisionable(&self, name: &Name) -> Result<(), DeployError> {
+        if self.get(name).is_some_and(|active| active.deployment().origin == Origin::Upload) {
+            let text = format!("a function named {name} was uploaded and stays: delete it to have the folder's");
+            return Err(DeployError::new(409, text));
+        }
+        Ok(())
+    }
+
+    /// Changes the bounds for what is deployed and started from now on.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        *lock(&self.bounds) = bounds;
+    }
+
+    fn bounds(&self) -> Bounds {
+        *lock(&self.bounds)
     }
 
     fn take_name(&self, name: &Name) -> Result<Busy<'_>, DeployError> {

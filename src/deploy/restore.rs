@@ -84,6 +84,11 @@ impl Deployer {
         }
     }
 
+    /// Waits until stored functions are back, however long the engine takes to come up.
+    pub async fn back(&self) {
+        self.restored.begun().await;
+    }
+
     /// Waits until stored functions are back; the health timeout bounds it, since the engine may not be up.
     ///
     /// # Errors
@@ -94,7 +99,7 @@ impl Deployer {
             Ok(())
         };
         let late = async {
-            Timer::after(self.bounds.health_timeout).await;
+            Timer::after(self.bounds().health_timeout).await;
             Err(DeployError::new(503, "the engine that runs functions cannot be reached yet: try again later"))
         };
         known.or(late).await

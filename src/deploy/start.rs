@@ -53,13 +53,13 @@ impl Deployer {
         started: &Started,
         deployment: &Deployment,
     ) -> Result<Arc<Handler>, DeployError> {
-        let deadline = Instant::now() + self.bounds.health_timeout;
+        let deadline = Instant::now() + self.bounds().health_timeout;
         let ready = async { Ok(health::wait(&started.addresses, deadline).await) };
         let exited = async { Err(self.backend.exited(&started.id).await) };
         let why = match ready.or(exited).await {
             Ok(Some(address)) => return Ok(Arc::new(Handler::new(started.id.clone(), address))),
             Ok(None) => {
-                let seconds = self.bounds.health_timeout.as_secs_f32();
+                let seconds = self.bounds().health_timeout.as_secs_f32();
                 format!("did not answer /health with 200 within {seconds} s")
             }
             Err(how) => format!("ended before it was ready ({how})"),

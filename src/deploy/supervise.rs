@@ -160,7 +160,7 @@ impl Deployer {
     /// Lets calls in flight finish, within the bound.
     async fn drain(&self, function: &Function, handler: &Handler) {
         let late = async {
-            Timer::after(self.bounds.drain).await;
+            Timer::after(self.bounds().drain).await;
             log::warn!("calls of {} were cut off: they outlived their handlers by too much", function.name());
         };
         function.handler_drained(handler).or(late).await;

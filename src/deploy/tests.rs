@@ -216,6 +216,7 @@ impl Stage {
             limits: Limits { queue: *lock(&self.queue), ..limits() },
             idle: *lock(&self.idle),
             subfolder: String::new(),
+            origin: Origin::Upload,
         };
         self.deployer.deploy(request, writer.finish().unwrap()).await
     }

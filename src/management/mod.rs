@@ -6,7 +6,7 @@ mod receive;
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::deploy::{Active, DeployError, Deployer};
 use crate::fetch;
@@ -38,7 +38,7 @@ pub struct Management {
     deployer: Arc<Deployer>,
     store: Arc<Store>,
     workers: Workers,
-    settings: Settings,
+    settings: Mutex<Arc<Settings>>,
 }
 
 /// What comes before the name in the path of one function.
@@ -52,21 +52,32 @@ type Answer = Result<String, DeployError>;
 impl Management {
     /// Management of what `deployer` deploys.
     pub fn new(deployer: Arc<Deployer>, store: Arc<Store>, workers: Workers, settings: Settings) -> Self {
-        Self { deployer, store, workers, settings }
+        Self { deployer, store, workers, settings: Mutex::new(Arc::new(settings)) }
+    }
+
+    /// Changes what holds for requests from now on.
+    pub fn set(&self, settings: Settings) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn upload(&self, head: &Head, body: &mut RequestBody<'_>) -> Answer {
-        let received = receive::upload(body, &self.store, &self.workers, self.settings.max_upload).await?;
-        let request = upload_request::upload(&received.rest, received.zip, &self.settings.defaults).map_err(bad)?;
+        let settings = self.settings();
+        let received = receive::upload(body, &self.store, &self.workers, settings.max_upload).await?;
+        let request = upload_request::upload(&received.rest, received.zip, &settings.defaults).map_err(bad)?;
         let name = request.name.clone();
         self.deployer.deploy(request, received.spool).await?;
         Ok(self.urls(head, &name))
     }
 
     async fn upload_url(&self, head: &Head, body: &mut RequestBody<'_>) -> Answer {
+        let settings = self.settings();
         let received = receive::upload(body, &self.store, &self.workers, 0).await?;
-        let (request, url) = upload_request::upload_url(&received.rest, &self.settings.defaults).map_err(bad)?;
-        let download = fetch::open(&url, &self.settings.fetch).await.map_err(|e| receive::fetch_error(&e))?;
+        let (request, url) = upload_request::upload_url(&received.rest, &settings.defaults).map_err(bad)?;
+        let download = fetch::open(&url, &settings.fetch).await.map_err(|e| receive::fetch_error(&e))?;
         let spool = receive::download(download, &self.store, &self.workers).await?;
         let name = request.name.clone();
         self.deployer.deploy(request, spool).await?;
@@ -168,8 +179,9 @@ impl Management {
     /// One line an enabled front door.
     fn urls(&self, head: &Head, name: &Name) -> String {
         let called = head.headers.get_str("host").map_or("localhost", host_of);
-        let host = self.settings.public_host.as_deref().unwrap_or(called);
-        self.settings.front_doors.iter().fold(String::new(), |mut text, (scheme, port)| {
+        let settings = self.settings();
+        let host = settings.public_host.as_deref().unwrap_or(called);
+        settings.front_doors.iter().fold(String::new(), |mut text, (scheme, port)| {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{scheme}://{host}:{port}/{name}");
             text

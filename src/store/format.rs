@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::function::{Deployment, Limits, Name, Runtime};
+use crate::function::{Deployment, Limits, Name, Origin, Runtime};
 
 /// Version of the description; another one is left alone, not guessed at.
 const VERSION: u32 = 1;
@@ -40,6 +40,9 @@ struct Meta {
     /// Absent where it is off, as in files of before there was such a thing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idle_ms: Option<u64>,
+    /// Whether it came from the folder of functions; absent where it did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    provisioned: bool,
 }
 
 /// Tells versions of a function apart: a hash over its archive, which is written here, and its description.
@@ -137,6 +140,7 @@ impl Meta {
             concurrency: d.limits.concurrency,
             queue: d.limits.queue,
             idle_ms: d.idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
+            provisioned: d.origin == Origin::Folder,
         }
     }
 
@@ -155,6 +159,7 @@ impl Meta {
                 queue: self.queue,
             },
             idle: self.idle_ms.map(Duration::from_millis),
+            origin: if self.provisioned { Origin::Folder } else { Origin::Upload },
             digest,
             package: package.to_owned(),
             subfolder: self.subfolder,

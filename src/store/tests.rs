@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
-use crate::function::{Limits, Runtime};
+use crate::function::{Limits, Origin, Runtime};
 
 struct Dir(PathBuf);
 
@@ -37,6 +37,7 @@ pub(super) fn deployment(name: &str) -> Deployment {
             queue: 5,
         },
         idle: Some(Duration::from_millis(2500)),
+        origin: Origin::Folder,
         digest: String::new(),
         package: PathBuf::new(),
         subfolder: "a/b".into(),

@@ -16,7 +16,7 @@ use async_io::Timer;
 use futures_lite::FutureExt;
 use tinyfaas::backend::docker::{self, Config, Docker, EngineAddress, Network, Reach};
 use tinyfaas::backend::{Backend, BackendErrorKind, LogLine, Started};
-use tinyfaas::function::{Deployment, Limits, Name, Runtime};
+use tinyfaas::function::{Deployment, Limits, Name, Origin, Runtime};
 use tinyfaas::net::Address;
 use tinyfaas::store::Store;
 use tinyfaas::worker::Workers;
@@ -140,6 +140,7 @@ impl Bench {
             digest: String::new(),
             package: PathBuf::new(),
             idle: None,
+            origin: Origin::Upload,
             subfolder: String::new(),
         };
         let mut spool = self.store.spool().unwrap();

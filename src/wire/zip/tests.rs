@@ -598,8 +598,7 @@ fn tree() -> Scratch {
     scratch
 }
 
-fn write(tree: &Path) -> Vec<u8> {
-    let mut zip = Writer::new(Vec::new());
+fn write(tree: &Path, mut zip: Writer<Vec<u8>>) -> Vec<u8> {
     zip.file("fn.py", 0o755, &mut fs::File::open(tree.join("fn.py")).unwrap()).unwrap();
     zip.directory("sub", 0o755).unwrap();
     zip.file("sub/empty", 0o644, &mut io::empty()).unwrap();
@@ -611,12 +610,17 @@ fn write(tree: &Path) -> Vec<u8> {
 #[test]
 fn what_the_writer_wrote_unpacks_to_the_same_files() {
     let tree = tree();
-    let zip = write(&tree.0);
-    assert_eq!(zip, write(&tree.0), "the same files, other bytes");
+    let zip = write(&tree.0, Writer::new(Vec::new()));
+    assert_eq!(zip, write(&tree.0, Writer::new(Vec::new())), "the same files, other bytes");
     assert!(zip.len() < 110_000, "{}", zip.len());
+    unpacks_to(&tree, &zip);
+    unpacks_to(&tree, &write(&tree.0, Writer::stored(Vec::new())));
+}
+
+fn unpacks_to(tree: &Scratch, zip: &[u8]) {
     let out = Scratch::new();
     let root = out.path("fn");
-    let mut open = Archive::open(Cursor::new(&zip), zip.len() as u64, &Bounds::default()).unwrap();
+    let mut open = Archive::open(Cursor::new(zip), zip.len() as u64, &Bounds::default()).unwrap();
     open.check("").unwrap();
     open.visit("", &mut Unpack::new(&root).unwrap()).unwrap();
     for name in ["fn.py", "sub/empty", "sub/noise"] {
@@ -631,13 +635,19 @@ fn what_the_writer_wrote_unpacks_to_the_same_files() {
 #[test]
 fn python_reads_what_the_writer_wrote() {
     let tree = tree();
+    for zip in [Writer::new(Vec::new()), Writer::stored(Vec::new())] {
+        python_reads(&write(&tree.0, zip));
+    }
+}
+
+fn python_reads(zip: &[u8]) {
     let mut child = Command::new("python3")
         .args(["-c", "import sys, zipfile, io\nz = zipfile.ZipFile(io.BytesIO(sys.stdin.buffer.read()))\nassert z.testzip() is None\nprint([(i.filename, i.file_size, oct(i.external_attr >> 16)) for i in z.infolist()])"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("these tests need python3");
-    child.stdin.take().unwrap().write_all(&write(&tree.0)).unwrap();
+    child.stdin.take().unwrap().write_all(zip).unwrap();
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success());
     assert_eq!(

@@ -28,8 +28,13 @@ pub struct Writer<W> {
     at: u64,
     directory: Vec<u8>,
     entries: u16,
-    compressor: Box<CompressorOxide>,
+    packer: Option<Packer>,
     input: Box<[u8]>,
+}
+
+/// What deflating needs, some 300 kB.
+struct Packer {
+    compressor: Box<CompressorOxide>,
     output: Box<[u8]>,
 }
 
@@ -49,15 +54,15 @@ impl<W: Write> Writer<W> {
     pub fn new(out: W) -> Self {
         // The window's sign asks for raw deflate.
         let flags = create_comp_flags_from_zip_params(LEVEL, -15, 0);
-        Self {
-            out,
-            at: 0,
-            directory: Vec::new(),
-            entries: 0,
-            compressor: Box::new(CompressorOxide::new(flags)),
-            input: vec![0; BUFFER].into_boxed_slice(),
-            output: vec![0; BUFFER].into_boxed_slice(),
-        }
+        let compressor = Box::new(CompressorOxide::new(flags));
+        let packer = Packer { compressor, output: vec![0; BUFFER].into_boxed_slice() };
+        Self { packer: Some(packer), ..Self::stored(out) }
+    }
+
+    /// Starts an archive whose files are not packed: it costs little time and memory to make.
+    pub fn stored(out: W) -> Self {
+        let input = vec![0; BUFFER].into_boxed_slice();
+        Self { out, at: 0, directory: Vec::new(), entries: 0, packer: None, input }
     }
 
     /// Adds a folder; `name` is without a trailing `/`.
@@ -83,9 +88,10 @@ impl<W: Write> Writer<W> {
     /// As [`Writer::directory`], and when `content` fails or has 4 GiB or more.
     pub fn file(&mut self, name: &str, mode: u32, content: &mut dyn Read) -> io::Result<()> {
         let flags = UTF8 | DESCRIPTOR;
-        let mut header = Header { name, mode: 0o100_000 | mode & 0o7777, flags, method: 8, crc: 0, packed: 0, size: 0 };
+        let (mode, method) = (0o100_000 | mode & 0o7777, if self.packer.is_some() { 8 } else { 0 });
+        let mut header = Header { name, mode, flags, method, crc: 0, packed: 0, size: 0 };
         let start = self.local(&header)?;
-        (header.crc, header.packed, header.size) = self.deflate(content)?;
+        (header.crc, header.packed, header.size) = self.content(content)?;
         let mut descriptor = b"PK\x07\x08".to_vec();
         for value in [header.crc, header.packed, header.size] {
             descriptor.extend(value.to_le_bytes());
@@ -150,9 +156,11 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Packs `content`: checksum, packed size and size.
-    fn deflate(&mut self, content: &mut dyn Read) -> io::Result<(u32, u32, u32)> {
-        self.compressor.reset();
+    /// Writes `content`: checksum, packed size and size.
+    fn content(&mut self, content: &mut dyn Read) -> io::Result<(u32, u32, u32)> {
+        if let Some(packer) = &mut self.packer {
+            packer.compressor.reset();
+        }
         let mut crc = crc32fast::Hasher::new();
         let (start, mut size) = (self.at, 0u64);
         let mut input = std::mem::take(&mut self.input);
@@ -166,34 +174,43 @@ impl<W: Write> Writer<W> {
             crc.update(piece);
             size += n as u64;
             done = n == 0;
-            self.deflate_piece(piece, if done { MZFlush::Finish } else { MZFlush::None })?;
+            self.at += match &mut self.packer {
+                Some(packer) => {
+                    packer.deflate(&mut self.out, piece, if done { MZFlush::Finish } else { MZFlush::None })?
+                }
+                None => self.out.write_all(piece).map(|()| n as u64)?,
+            };
         }
         self.input = input;
         Ok((crc.finalize(), narrow(self.at - start)?, narrow(size)?))
     }
 
-    fn deflate_piece(&mut self, mut piece: &[u8], flush: MZFlush) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.at += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+}
+
+impl Packer {
+    /// Packs the next piece of a file; how many bytes that gave.
+    fn deflate(&mut self, out: &mut impl Write, mut piece: &[u8], flush: MZFlush) -> io::Result<u64> {
+        let mut written = 0;
         loop {
             let result = deflate(&mut self.compressor, piece, &mut self.output, flush);
             piece = piece.get(result.bytes_consumed..).unwrap_or_default();
             let packed = self.output.get(..result.bytes_written).unwrap_or_default();
-            self.out.write_all(packed)?;
-            self.at += packed.len() as u64;
+            out.write_all(packed)?;
+            written += packed.len() as u64;
             match result.status {
-                Ok(MZStatus::StreamEnd) => return Ok(()),
+                Ok(MZStatus::StreamEnd) => return Ok(written),
                 Ok(_) if flush != MZFlush::Finish && piece.is_empty() && packed.len() < self.output.len() => {
-                    return Ok(());
+                    return Ok(written);
                 }
                 Ok(_) => {}
-                Err(MZError::Buf) if flush != MZFlush::Finish && piece.is_empty() => return Ok(()),
+                Err(MZError::Buf) if flush != MZFlush::Finish && piece.is_empty() => return Ok(written),
                 Err(_) => return Err(io::Error::other("the compressor failed")),
             }
         }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.at += bytes.len() as u64;
-        self.out.write_all(bytes)
     }
 }
 

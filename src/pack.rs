@@ -17,7 +17,7 @@ const LEFT_OUT: [&str; 2] = [".git", "__pycache__"];
 /// Largest `package.json` that is looked into, in bytes.
 const MAX_PACKAGE_JSON: u64 = 1024 * 1024;
 
-/// Writes all files below `dir` to `out`, sorted by name: the same folder gives the same archive.
+/// Writes all files below `dir` to `zip`, sorted by name: the same folder gives the same archive.
 ///
 /// The folder's own `node_modules` is left out where `package.json` names dependencies: the deployment installs them,
 /// and for the board's processor, not this machine's. Without any, what is in it was put there by hand and belongs to
@@ -25,8 +25,7 @@ const MAX_PACKAGE_JSON: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// Naming the file that could not be read, or may not be in an archive; or as writing fails.
-pub(super) fn write_zip(dir: &Path, out: &mut dyn Write) -> io::Result<()> {
-    let mut zip = Writer::new(out);
+pub fn write_zip(dir: &Path, mut zip: Writer<&mut dyn Write>) -> io::Result<()> {
     let left_out = installs_dependencies(dir).then_some("node_modules");
     add(&mut zip, dir, "", left_out)?;
     zip.finish().map(drop)
@@ -80,9 +79,16 @@ fn at(path: &Path, e: &io::Error) -> io::Error {
 ///
 /// # Errors
 /// One line, where that is not plain.
-pub(super) fn detect(dir: &Path) -> Result<Runtime, String> {
+pub fn detect(dir: &Path) -> Result<Runtime, String> {
+    detect_by(|file| dir.join(file).is_file(), &dir.display().to_string())
+}
+
+/// Which runtime a function is for that `has` these files at its top; `shown` names it.
+///
+/// # Errors
+/// One line, where that is not plain.
+pub fn detect_by(has: impl Fn(&str) -> bool, shown: &str) -> Result<Runtime, String> {
     let specs = Runtime::ALL.map(runtimes::spec);
-    let has = |file: &str| dir.join(file).is_file();
     let marks = specs.iter().filter_map(|spec| Some((*spec.entries.first()?, spec.runtime)));
     let found: Vec<_> = marks.filter(|(file, _)| has(file)).collect();
     match found.as_slice() {
@@ -90,13 +96,10 @@ pub(super) fn detect(dir: &Path) -> Result<Runtime, String> {
         // An index.js beside a fn.py may be anything; where no mark is there it is the function.
         [] => {
             let spec = specs.iter().find(|spec| spec.entries.iter().any(|file| has(file)));
-            spec.map(|spec| spec.runtime).ok_or_else(|| {
-                format!("{} has no fn.py, package.json or fn.sh at its top: is it the folder?", dir.display())
-            })
+            spec.map(|spec| spec.runtime)
+                .ok_or_else(|| format!("{shown} has no fn.py, package.json or fn.sh at its top: is it the function?"))
         }
-        [(one, _), (two, _), ..] => {
-            Err(format!("{} has both {one} and {two}: say --env python3, nodejs or binary", dir.display()))
-        }
+        [(one, _), (two, _), ..] => Err(format!("{shown} has both {one} and {two}: say env python3, nodejs or binary")),
     }
 }
 
@@ -136,14 +139,14 @@ mod tests {
         let dir = folder("same", &["b", "a", ".git/x"]);
         let pack = || {
             let mut out = Vec::new();
-            write_zip(&dir, &mut out).unwrap();
+            write_zip(&dir, Writer::new(&mut out)).unwrap();
             out
         };
         let zip = pack();
         assert_eq!(zip, pack());
         assert!(!zip.windows(4).any(|w| w == b".git"));
         fs::remove_dir_all(&dir).unwrap();
-        assert!(write_zip(&dir, &mut Vec::new()).unwrap_err().to_string().contains("cannot pack"));
+        assert!(write_zip(&dir, Writer::new(&mut Vec::new())).unwrap_err().to_string().contains("cannot pack"));
     }
 
     #[test]
@@ -155,7 +158,7 @@ mod tests {
         }
         let holds = |name: &str| {
             let mut zip = Vec::new();
-            write_zip(&dir, &mut zip).unwrap();
+            write_zip(&dir, Writer::stored(&mut zip)).unwrap();
             zip.windows(name.len()).any(|w| w == name.as_bytes())
         };
         assert!(!holds("__pycache__"));
@@ -177,9 +180,9 @@ mod tests {
     #[test]
     fn links_inside_are_packed_and_what_the_server_would_refuse_is_refused_here() {
         let dir = folder("links", &["fn.py"]);
-        let refusal = || write_zip(&dir, &mut Vec::new()).unwrap_err().to_string();
+        let refusal = || write_zip(&dir, Writer::new(&mut Vec::new())).unwrap_err().to_string();
         std::os::unix::fs::symlink("fn.py", dir.join("inside")).unwrap();
-        write_zip(&dir, &mut Vec::new()).unwrap();
+        write_zip(&dir, Writer::new(&mut Vec::new())).unwrap();
         let outside = dir.join("outside");
         for target in ["/etc/passwd", "../x"] {
             std::os::unix::fs::symlink(target, &outside).unwrap();

@@ -1,0 +1,220 @@
+//! Where serve's settings come from: flags, before the environment, before the file that `--config` names, before defaults.
+//!
+//! The file is TOML (the part of it that [`toml`] knows), a flag's name a line. What it says is turned into flags, so one
+//! set of rules checks all, and a new flag is a new setting. It can be read again while the server runs.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use argh::{ArgsInfo, CommandInfoWithArgs, EarlyExit, FlagInfoKind, FromArgs, Optionality};
+
+use crate::config::{Config, Var, from_environment};
+use crate::wire::toml::{self, Entry, Value};
+
+/// Largest file in bytes: people write it.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// What a server that runs takes over from its file; for the other settings it has to be started again.
+pub const LIVE: [&str; 15] = [
+    "log",
+    "functions",
+    "timeout",
+    "concurrency",
+    "queue",
+    "memory",
+    "cpu",
+    "pids",
+    "idle",
+    "max-upload",
+    "max-functions",
+    "health-timeout",
+    "download-timeout",
+    "allow-local-urls",
+    "public-host",
+];
+
+/// One setting of the file that no flag or variable overrules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    key: String,
+    args: Vec<String>,
+}
+
+/// The layers above the file.
+#[derive(Debug)]
+pub struct Layers {
+    /// Flags, and the environment as flags.
+    given: Vec<String>,
+    /// The file, if there is one.
+    path: Option<PathBuf>,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Configured {
+    /// All layers together.
+    pub config: Config,
+    /// What of it came from the file.
+    pub settings: Vec<Setting>,
+}
+
+/// What was read again.
+#[derive(Debug)]
+pub struct Reread {
+    /// The settings that hold now.
+    pub now: Configured,
+    /// Names of those that are other than before.
+    pub changed: Vec<String>,
+    /// Names of those that are other in the file, but need a restart.
+    pub stuck: Vec<String>,
+}
+
+impl Layers {
+    /// What `args` (serve's flags) and the environment say, and the file `path`.
+    ///
+    /// # Errors
+    /// One line that names the variable whose value is wrong.
+    pub fn new(args: &[String], path: Option<PathBuf>, var: Var<'_>) -> Result<Self, String> {
+        Ok(Self { given: [args, &from_environment(args, var)?].concat(), path })
+    }
+
+    /// Reads the file, if there is one, and puts all layers together. Blocking.
+    ///
+    /// # Errors
+    /// One line that names the flag, or the file, the line in it and the setting.
+    pub fn read(&self) -> Result<Configured, String> {
+        let settings = self.path.as_deref().map_or_else(|| Ok(Vec::new()), |path| self.settings(path))?;
+        self.with(settings)
+    }
+
+    /// Reads the file again: of what changed since `before`, what can be taken over now is. Blocking.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; what held before goes on to hold.
+    pub fn reread(&self, before: &[Setting]) -> Result<Reread, String> {
+        // The whole file has to be right, not only what is taken over.
+        let after = self.read()?.settings;
+        let (mut changed, mut stuck) = (Vec::new(), Vec::new());
+        let mut settings: Vec<Setting> = before.iter().filter(|s| !s.is_live()).cloned().collect();
+        settings.extend(after.iter().filter(|s| s.is_live()).cloned());
+        let only_before = before.iter().filter(|old| after.iter().all(|new| new.key != old.key));
+        for key in after.iter().chain(only_before).map(|s| &s.key) {
+            if means(before, key)? != means(&after, key)? {
+                let names = if is_live(key) { &mut changed } else { &mut stuck };
+                names.push(key.clone());
+            }
+        }
+        Ok(Reread { now: self.with(settings)?, changed, stuck })
+    }
+
+    fn with(&self, settings: Vec<Setting>) -> Result<Configured, String> {
+        let from_file = settings.iter().flat_map(|s| s.args.iter().cloned());
+        let config = parse(&self.given.iter().cloned().chain(from_file).collect::<Vec<_>>())?.validate()?;
+        Ok(Configured { config, settings })
+    }
+
+    fn settings(&self, path: &Path) -> Result<Vec<Setting>, String> {
+        let text = read_text(path).map_err(|e| format!("--config: cannot read {}: {e}", path.display()))?;
+        let entries = toml::parse(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let flags = Config::get_args_info();
+        let mut settings = Vec::new();
+        for entry in entries {
+            let line = entry.line;
+            let setting = setting(&flags, entry).map_err(|why| format!("{}: line {line}: {why}", path.display()))?;
+            let flag = format!("--{}", setting.key);
+            if !self.given.contains(&flag) {
+                settings.push(setting);
+            }
+        }
+        Ok(settings)
+    }
+}
+
+impl Setting {
+    fn is_live(&self) -> bool {
+        is_live(&self.key)
+    }
+}
+
+fn is_live(key: &str) -> bool {
+    LIVE.contains(&key)
+}
+
+/// What a server would be told that has only this setting.
+fn means(settings: &[Setting], key: &str) -> Result<Config, String> {
+    parse(settings.iter().find(|s| s.key == key).map_or(&[], |s| &s.args))
+}
+
+fn parse(args: &[String]) -> Result<Config, String> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    Config::from_args(&["tinyfaas", "serve"], &args).map_err(|e| one_line(&e))
+}
+
+fn one_line(e: &EarlyExit) -> String {
+    e.output.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("it is larger than {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}
+
+/// Turns an entry of the file into the flag that says the same, and checks that.
+fn setting(flags: &CommandInfoWithArgs, entry: Entry) -> Result<Setting, String> {
+    let Entry { key, value, .. } = entry;
+    let long = format!("--{key}");
+    let flag = flags.flags.iter().find(|flag| flag.long == long && key != "config" && key != "help");
+    let Some(flag) = flag else { return Err(unknown(flags, &key)) };
+    let repeats = flag.optionality == Optionality::Repeating;
+    let args: Vec<String> = match (&flag.kind, value) {
+        (FlagInfoKind::Switch, Value::Truth(true)) => vec![long],
+        (FlagInfoKind::Switch, Value::Truth(false)) => Vec::new(),
+        (FlagInfoKind::Switch, _) => return Err(format!("{key} is true or false")),
+        (FlagInfoKind::Option { .. }, Value::Text(text) | Value::Number(text)) => vec![long, text],
+        (FlagInfoKind::Option { .. }, Value::List(list)) if repeats => {
+            list.into_iter().flat_map(|text| [long.clone(), text]).collect()
+        }
+        (FlagInfoKind::Option { arg_name }, Value::Truth(_)) => {
+            return Err(format!("{key} is not true or false but {arg_name}, in quotes or a number"));
+        }
+        (FlagInfoKind::Option { .. }, Value::List(_)) => return Err(format!("{key} takes one value, not a list")),
+    };
+    parse(&args).map_err(|e| {
+        e.strip_prefix("Error parsing option '--").map_or_else(|| e.clone(), |e| e.replacen("' with", " with", 1))
+    })?;
+    Ok(Setting { key, args })
+}
+
+fn unknown(flags: &CommandInfoWithArgs, key: &str) -> String {
+    if key == "config" {
+        return "config is a flag only: a file cannot name another".into();
+    }
+    let names = || flags.flags.iter().filter_map(|flag| flag.long.strip_prefix("--"));
+    let alike = names().map(|name| (distance(name, key), name)).min().filter(|(far, _)| *far <= 2);
+    let hint = alike.map_or_else(|| "tinyfaas serve --help lists them".into(), |(_, name)| format!("is it {name}?"));
+    format!("{key} is no setting: they have the names of serve's flags ({hint})")
+}
+
+/// How many characters have to be put in, taken out or changed to make one of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut last = vec![i + 1];
+        for (j, y) in b.bytes().enumerate() {
+            let at = |row: &[usize], n: usize| row.get(n).copied().unwrap_or(usize::MAX - 1);
+            let best = at(&row, j) + usize::from(x != y);
+            last.push(best.min(at(&row, j + 1) + 1).min(at(&last, j) + 1));
+        }
+        row = last;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "config_file_tests.rs"]
+mod tests;

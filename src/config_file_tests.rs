@@ -1,0 +1,157 @@
+//! The rules for the file of settings, as tests.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::config::Listen;
+
+/// A file of settings that goes away with the test.
+struct Temp(PathBuf);
+
+impl Temp {
+    fn new(text: &str) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let temp = Self(std::env::temp_dir().join(format!("tinyfaas-settings-{}-{n}.toml", std::process::id())));
+        temp.write(text);
+        temp
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(&self.0, text).unwrap();
+    }
+
+    fn layers(&self, flags: &[&str], env: &[(&str, &str)]) -> Layers {
+        let file = self.0.to_str().unwrap();
+        let args: Vec<String> =
+            ["--config", file, "--state-dir", "/s"].iter().chain(flags).map(|s| (*s).into()).collect();
+        Layers::new(&args, Some(self.0.clone()), &|name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))
+            .unwrap()
+    }
+
+    fn read(&self) -> Result<Config, String> {
+        self.layers(&[], &[]).read().map(|c| c.config)
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn config(file: &str, flags: &[&str], env: &[(&str, &str)]) -> Config {
+    Temp::new(file).layers(flags, env).read().unwrap().config
+}
+
+fn refusal(file: &str) -> String {
+    let temp = Temp::new(file);
+    let error = temp.read().unwrap_err();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error.replace(temp.0.to_str().unwrap(), "FILE")
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_default() {
+    let file = "http = 1\nbackend = \"docker\"\nqueue = 5\nread-only = true\nruntime-image = ['nodejs=a']\n";
+    let at = |port| Listen::everywhere(port);
+    assert_eq!(config("", &[], &[]).http, at(8000));
+    assert_eq!(config(file, &[], &[]).http, at(1));
+    assert_eq!(config(file, &[], &[("HTTP_PORT", "2")]).http, at(2));
+    assert_eq!(config(file, &["--http", "3"], &[("HTTP_PORT", "2")]).http, at(3));
+    let both = config(file, &["--runtime-image", "nodejs=b"], &[]);
+    assert_eq!((both.queue, both.read_only, both.runtime_image.len()), (5, true, 1));
+    assert_eq!(both.runtime_image[0].image, "b");
+}
+
+#[test]
+fn every_flag_of_serve_can_be_in_the_file() {
+    let flags = Config::get_args_info();
+    let names: Vec<&str> = flags.flags.iter().filter_map(|f| f.long.strip_prefix("--")).collect();
+    assert!(names.len() > 50 && names.contains(&"keep-handlers"));
+    for flag in flags.flags {
+        let name = flag.long.strip_prefix("--").unwrap();
+        if ["config", "help"].contains(&name) {
+            continue;
+        }
+        let FlagInfoKind::Option { arg_name } = flag.kind else {
+            assert_eq!(means_line(&format!("{name} = false")), Ok(parse(&[]).unwrap()), "{name}");
+            assert_ne!(means_line(&format!("{name} = true")), Ok(parse(&[]).unwrap()), "{name}");
+            continue;
+        };
+        let value = match (name, arg_name) {
+            ("backend", _) => "process",
+            ("reach", _) => "tcp",
+            ("network", _) => "none",
+            ("docker-host", _) => "unix:///x",
+            (_, "ADDR") => "127.0.0.1:77",
+            (_, "ENV=IMAGE") => "nodejs=x",
+            (_, "LEVEL") => "debug",
+            (_, "TIME") => "77s",
+            (_, "SIZE") => "77Mi",
+            (_, "N" | "CORES") => "77",
+            (_, "HOST" | "DIR" | "FILE") => "x",
+            other => panic!("a new kind of flag: {other:?}"),
+        };
+        let by_flag = parse(&[flag.long.into(), value.into()]).unwrap();
+        assert_ne!(by_flag, parse(&[]).unwrap(), "{name}");
+        assert_eq!(means_line(&format!("{name} = {value:?}")), Ok(by_flag), "{name}");
+    }
+    for live in LIVE {
+        assert!(names.contains(&live), "{live}");
+    }
+}
+
+/// What a line of the file is taken for.
+fn means_line(line: &str) -> Result<Config, String> {
+    let entry = toml::parse(line).unwrap().remove(0);
+    parse(&setting(&Config::get_args_info(), entry)?.args)
+}
+
+#[test]
+fn what_is_wrong_is_one_line_with_the_file_the_line_and_the_name() {
+    assert_eq!(
+        refusal("\ntimeot = '5s'"),
+        "FILE: line 2: timeot is no setting: they have the names of serve's flags (is it timeout?)"
+    );
+    assert!(refusal("colour = 'red'").ends_with("(tinyfaas serve --help lists them)"));
+    assert!(refusal("max_upload = '1Mi'").ends_with("(is it max-upload?)"));
+    let timeout = refusal("timeout = 60");
+    assert!(
+        timeout.starts_with("FILE: line 1: timeout with value '60': \"60\" is no length of time: use"),
+        "{timeout}"
+    );
+    assert_eq!(refusal("read-only = 'yes'"), "FILE: line 1: read-only is true or false");
+    assert!(refusal("queue = true").contains("queue is not true or false but N"));
+    assert!(refusal("queue = ['1']").contains("one value"));
+    assert!(refusal("runtime-image = ['perl=x']").contains("unknown env \"perl\""));
+    assert!(refusal("config = 'x'").contains("a file cannot name another"));
+    assert!(refusal("help = true").contains("no setting"));
+    assert!(refusal("queue = 5s").contains("FILE: line 1: \"5s\" is no whole number"));
+    assert!(refusal("keep-handlers = true\nbackend = 'process'").contains("--keep-handlers: processes end"));
+    assert!(refusal(&format!("# {}", "x".repeat(65_600))).contains("larger than 65536 bytes"));
+    let gone = Layers::new(&[], Some("/nowhere".into()), &|_| None).unwrap().read().unwrap_err();
+    assert!(gone.contains("cannot read /nowhere: No such file"), "{gone}");
+}
+
+#[test]
+fn reading_again_takes_over_what_can_change_and_names_what_needs_a_restart() {
+    let temp = Temp::new("timeout = '5s'\nqueue = 3\nbackend = 'docker'\nmemory = '64Mi'\n");
+    let layers = temp.layers(&["--queue", "9"], &[]);
+    let before = layers.read().unwrap();
+    temp.write("# the same\ntimeout = '5000ms'\nbackend = 'docker'\nmemory = '64Mi'\n");
+    let same = layers.reread(&before.settings).unwrap();
+    assert_eq!((same.changed, same.stuck), (vec![], vec![]));
+    temp.write("timeout = '6s'\nqueue = 4\nbackend = 'process'\nmax-body = '1Mi'\n");
+    let now = layers.reread(&same.now.settings).unwrap();
+    assert_eq!(
+        (now.changed, now.stuck),
+        (vec!["timeout".into(), "memory".into()], vec!["backend".into(), "max-body".into()])
+    );
+    assert_eq!((now.now.config.timeout.as_secs(), now.now.config.memory, now.now.config.queue), (6, 0, 9));
+    assert_eq!((now.now.config.backend, now.now.config.max_body), (before.config.backend, 0));
+    // What needs a restart is told each time.
+    assert_eq!(layers.reread(&now.now.settings).unwrap().stuck, ["backend", "max-body"]);
+    temp.write("timeout = '7s'\nbackend = 'k8s'\n");
+    assert!(layers.reread(&now.now.settings).unwrap_err().contains("line 2: backend with value 'k8s'"));
+}
