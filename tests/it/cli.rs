@@ -242,7 +242,7 @@ fn a_wrong_port_variable_stops_the_start_and_is_named() {
 #[test]
 fn help_documents_the_exit_codes_and_version_prints_one() {
     let output = tinyfaas(&["--version"]).output().unwrap();
-    assert_output(&output, DONE, concat!("tinyfaas ", env!("CARGO_PKG_VERSION"), "\n"), "");
+    assert_output(&output, DONE, concat!("tinyfaas ", env!("CARGO_PKG_VERSION"), " (not a release)\n"), "");
     let help = tinyfaas(&["--help"]).output().unwrap();
     assert_eq!(help.status.code(), Some(DONE));
     for line in ["  0 done", "  1 failed", "  2 the command line", "  3 the server cannot be reached", "  4 not found"]
