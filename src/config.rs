@@ -41,7 +41,7 @@ const MI: u64 = KI << 10;
             Sizes: 64Ki, 10Mi, 1Gi. Times: 500ms, 30s, 5m, 1h."
 )]
 pub struct Config {
-    /// file of settings, TOML with these flags' names; SIGHUP reads it again (docs/configuration.md)
+    /// file of settings, JSON with these flags' names; SIGHUP reads it again (docs/configuration.md)
     #[argh(option, arg_name = "FILE")]
     pub config: Option<PathBuf>,
 

@@ -1,16 +1,18 @@
 //! Where serve's settings come from: flags, before the environment, before the file that `--config` names, before defaults.
 //!
-//! The file is TOML (the part of it that [`toml`] knows), a flag's name a line. What it says is turned into flags, so one
-//! set of rules checks all, and a new flag is a new setting. It can be read again while the server runs.
+//! The file is a JSON object whose keys are flags' names. What it says is turned into flags, so one set of rules checks all,
+//! and a new flag is a new setting. It can be read again while the server runs.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, CommandInfoWithArgs, EarlyExit, FlagInfoKind, FromArgs, Optionality};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
 
 use crate::config::{Config, Var, from_environment};
-use crate::wire::toml::{self, Entry, Value};
 
 /// Largest file in bytes: people write it.
 const MAX_FILE: u64 = 64 * 1024;
@@ -116,17 +118,8 @@ impl Layers {
 
     fn settings(&self, path: &Path) -> Result<Vec<Setting>, String> {
         let text = read_text(path).map_err(|e| format!("--config: cannot read {}: {e}", path.display()))?;
-        let entries = toml::parse(&text).map_err(|e| format!("{}: {e}", path.display()))?;
-        let flags = Config::get_args_info();
-        let mut settings = Vec::new();
-        for entry in entries {
-            let line = entry.line;
-            let setting = setting(&flags, entry).map_err(|why| format!("{}: line {line}: {why}", path.display()))?;
-            let flag = format!("--{}", setting.key);
-            if !self.given.contains(&flag) {
-                settings.push(setting);
-            }
-        }
+        let mut settings = read_settings(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        settings.retain(|setting| !self.given.contains(&format!("--{}", setting.key)));
         Ok(settings)
     }
 }
@@ -164,25 +157,74 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Reads the file's settings in their order.
+///
+/// # Errors
+/// One line that names the line and the setting.
+fn read_settings(text: &str) -> Result<Vec<Setting>, String> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let settings = Settings(&Config::get_args_info()).deserialize(&mut json);
+    settings.and_then(|settings| json.end().map(|()| settings)).map_err(|e| {
+        // serde_json puts the place last, also behind what is found wrong below.
+        let text = e.to_string();
+        format!("line {}: {}", e.line(), text.rsplit_once(" at line ").map_or(&*text, |(what, _)| what))
+    })
+}
+
+/// Reads an object of settings with the help of these flags. Each is checked where it stands, so that an error has its line.
+struct Settings<'a>(&'a CommandInfoWithArgs);
+
+impl<'de> DeserializeSeed<'de> for Settings<'_> {
+    type Value = Vec<Setting>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Settings<'_> {
+    type Value = Vec<Setting>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object such as {\"queue\": 128}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut settings: Vec<Setting> = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, Value>()? {
+            if settings.iter().any(|setting| setting.key == key) {
+                return Err(A::Error::custom(format!("{key} is there twice")));
+            }
+            settings.push(setting(self.0, key, value).map_err(A::Error::custom)?);
+        }
+        Ok(settings)
+    }
+}
+
 /// Turns an entry of the file into the flag that says the same, and checks that.
-fn setting(flags: &CommandInfoWithArgs, entry: Entry) -> Result<Setting, String> {
-    let Entry { key, value, .. } = entry;
+fn setting(flags: &CommandInfoWithArgs, key: String, value: Value) -> Result<Setting, String> {
     let long = format!("--{key}");
     let flag = flags.flags.iter().find(|flag| flag.long == long && key != "config" && key != "help");
     let Some(flag) = flag else { return Err(unknown(flags, &key)) };
     let repeats = flag.optionality == Optionality::Repeating;
     let args: Vec<String> = match (&flag.kind, value) {
-        (FlagInfoKind::Switch, Value::Truth(true)) => vec![long],
-        (FlagInfoKind::Switch, Value::Truth(false)) => Vec::new(),
+        (FlagInfoKind::Switch, Value::Bool(true)) => vec![long],
+        (FlagInfoKind::Switch, Value::Bool(false)) => Vec::new(),
         (FlagInfoKind::Switch, _) => return Err(format!("{key} is true or false")),
-        (FlagInfoKind::Option { .. }, Value::Text(text) | Value::Number(text)) => vec![long, text],
-        (FlagInfoKind::Option { .. }, Value::List(list)) if repeats => {
-            list.into_iter().flat_map(|text| [long.clone(), text]).collect()
+        (FlagInfoKind::Option { .. }, Value::String(text)) => vec![long, text],
+        (FlagInfoKind::Option { .. }, Value::Number(number)) => vec![long, number.to_string()],
+        (FlagInfoKind::Option { .. }, Value::Array(list)) if repeats => {
+            let mut args = Vec::new();
+            for item in list {
+                let Value::String(text) = item else { return Err(format!("{key} is a list of strings")) };
+                args.extend([long.clone(), text]);
+            }
+            args
         }
-        (FlagInfoKind::Option { arg_name }, Value::Truth(_)) => {
-            return Err(format!("{key} is not true or false but {arg_name}, in quotes or a number"));
+        (FlagInfoKind::Option { .. }, Value::Array(_)) => return Err(format!("{key} takes one value, not a list")),
+        (FlagInfoKind::Option { arg_name }, value) => {
+            return Err(format!("{key} is not {value} but {arg_name}, in quotes or a number"));
         }
-        (FlagInfoKind::Option { .. }, Value::List(_)) => return Err(format!("{key} takes one value, not a list")),
     };
     parse(&args).map_err(|e| {
         e.strip_prefix("Error parsing option '--").map_or_else(|| e.clone(), |e| e.replacen("' with", " with", 1))

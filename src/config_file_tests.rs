@@ -12,7 +12,7 @@ impl Temp {
     fn new(text: &str) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let temp = Self(std::env::temp_dir().join(format!("tinyfaas-settings-{}-{n}.toml", std::process::id())));
+        let temp = Self(std::env::temp_dir().join(format!("tinyfaas-settings-{}-{n}.json", std::process::id())));
         temp.write(text);
         temp
     }
@@ -53,9 +53,9 @@ fn refusal(file: &str) -> String {
 
 #[test]
 fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_default() {
-    let file = "http = 1\nbackend = \"docker\"\nqueue = 5\nread-only = true\nruntime-image = ['nodejs=a']\n";
+    let file = r#"{"http": 1, "backend": "docker", "queue": 5, "read-only": true, "runtime-image": ["nodejs=a"]}"#;
     let at = |port| Listen::everywhere(port);
-    assert_eq!(config("", &[], &[]).http, at(8000));
+    assert_eq!(config("{}", &[], &[]).http, at(8000));
     assert_eq!(config(file, &[], &[]).http, at(1));
     assert_eq!(config(file, &[], &[("HTTP_PORT", "2")]).http, at(2));
     assert_eq!(config(file, &["--http", "3"], &[("HTTP_PORT", "2")]).http, at(3));
@@ -75,8 +75,8 @@ fn every_flag_of_serve_can_be_in_the_file() {
             continue;
         }
         let FlagInfoKind::Option { arg_name } = flag.kind else {
-            assert_eq!(means_line(&format!("{name} = false")), Ok(parse(&[]).unwrap()), "{name}");
-            assert_ne!(means_line(&format!("{name} = true")), Ok(parse(&[]).unwrap()), "{name}");
+            assert_eq!(means_entry(name, "false"), Ok(parse(&[]).unwrap()), "{name}");
+            assert_ne!(means_entry(name, "true"), Ok(parse(&[]).unwrap()), "{name}");
             continue;
         };
         let value = match (name, arg_name) {
@@ -95,54 +95,67 @@ fn every_flag_of_serve_can_be_in_the_file() {
         };
         let by_flag = parse(&[flag.long.into(), value.into()]).unwrap();
         assert_ne!(by_flag, parse(&[]).unwrap(), "{name}");
-        assert_eq!(means_line(&format!("{name} = {value:?}")), Ok(by_flag), "{name}");
+        assert_eq!(means_entry(name, &format!("{value:?}")), Ok(by_flag), "{name}");
     }
     for live in LIVE {
         assert!(names.contains(&live), "{live}");
     }
 }
 
-/// What a line of the file is taken for.
-fn means_line(line: &str) -> Result<Config, String> {
-    let entry = toml::parse(line).unwrap().remove(0);
-    parse(&setting(&Config::get_args_info(), entry)?.args)
+/// What an entry of the file is taken for.
+fn means_entry(key: &str, value: &str) -> Result<Config, String> {
+    parse(&read_settings(&format!("{{{key:?}: {value}}}"))?.remove(0).args)
 }
 
 #[test]
 fn what_is_wrong_is_one_line_with_the_file_the_line_and_the_name() {
     assert_eq!(
-        refusal("\ntimeot = '5s'"),
+        refusal("{\n\"timeot\": \"5s\"}"),
         "FILE: line 2: timeot is no setting: they have the names of serve's flags (is it timeout?)"
     );
-    assert!(refusal("colour = 'red'").ends_with("(tinyfaas serve --help lists them)"));
-    assert!(refusal("max_upload = '1Mi'").ends_with("(is it max-upload?)"));
-    let timeout = refusal("timeout = 60");
+    assert!(refusal(r#"{"colour": "red"}"#).ends_with("(tinyfaas serve --help lists them)"));
+    assert!(refusal(r#"{"max_upload": "1Mi"}"#).ends_with("(is it max-upload?)"));
+    let timeout = refusal(r#"{"timeout": 60}"#);
     assert!(
         timeout.starts_with("FILE: line 1: timeout with value '60': \"60\" is no length of time: use"),
         "{timeout}"
     );
-    assert_eq!(refusal("read-only = 'yes'"), "FILE: line 1: read-only is true or false");
-    assert!(refusal("queue = true").contains("queue is not true or false but N"));
-    assert!(refusal("queue = ['1']").contains("one value"));
-    assert!(refusal("runtime-image = ['perl=x']").contains("unknown env \"perl\""));
-    assert!(refusal("config = 'x'").contains("a file cannot name another"));
-    assert!(refusal("help = true").contains("no setting"));
-    assert!(refusal("queue = 5s").contains("FILE: line 1: \"5s\" is no whole number"));
-    assert!(refusal("keep-handlers = true\nbackend = 'process'").contains("--keep-handlers: processes end"));
-    assert!(refusal(&format!("# {}", "x".repeat(65_600))).contains("larger than 65536 bytes"));
+    assert_eq!(refusal(r#"{"read-only": "yes"}"#), "FILE: line 1: read-only is true or false");
+    assert!(refusal(r#"{"queue": true}"#).contains("queue is not true but N"));
+    assert!(refusal(r#"{"queue": null}"#).contains("queue is not null but N"));
+    assert!(refusal(r#"{"queue": 1.5}"#).contains("queue with value '1.5'"));
+    assert!(refusal(r#"{"queue": ["1"]}"#).contains("one value"));
+    assert!(refusal(r#"{"runtime-image": ["perl=x"]}"#).contains("unknown env \"perl\""));
+    assert_eq!(refusal(r#"{"runtime-image": [7]}"#), "FILE: line 1: runtime-image is a list of strings");
+    assert!(refusal(r#"{"config": "x"}"#).contains("a file cannot name another"));
+    assert!(refusal(r#"{"help": true}"#).contains("no setting"));
+    assert_eq!(refusal("{\"queue\": 1,\n\n\"queue\": 2}"), "FILE: line 3: queue is there twice");
+    assert!(refusal(r#"{"keep-handlers": true, "backend": "process"}"#).contains("--keep-handlers: processes end"));
+    assert!(refusal(&" ".repeat(65_600)).contains("larger than 65536 bytes"));
     let gone = Layers::new(&[], Some("/nowhere".into()), &|_| None).unwrap().read().unwrap_err();
     assert!(gone.contains("cannot read /nowhere: No such file"), "{gone}");
 }
 
 #[test]
+fn what_is_no_object_of_settings_is_refused_where_it_goes_wrong() {
+    assert!(refusal("").starts_with("FILE: line 1: EOF"));
+    assert!(refusal("queue = 1").starts_with("FILE: line 1: expected"));
+    assert!(refusal("{\"queue\": 1,\n}").starts_with("FILE: line 2: trailing comma"));
+    assert!(refusal("{}\n{}").starts_with("FILE: line 2: trailing characters"));
+    assert!(refusal("[]").contains("expected an object such as {\"queue\": 128}"));
+    assert!(refusal(&"[".repeat(60_000)).contains("expected an object"));
+    assert!(refusal(&format!("{{\"queue\": {}", "[".repeat(60_000))).contains("recursion limit"));
+}
+
+#[test]
 fn reading_again_takes_over_what_can_change_and_names_what_needs_a_restart() {
-    let temp = Temp::new("timeout = '5s'\nqueue = 3\nbackend = 'docker'\nmemory = '64Mi'\n");
+    let temp = Temp::new(r#"{"timeout": "5s", "queue": 3, "backend": "docker", "memory": "64Mi"}"#);
     let layers = temp.layers(&["--queue", "9"], &[]);
     let before = layers.read().unwrap();
-    temp.write("# the same\ntimeout = '5000ms'\nbackend = 'docker'\nmemory = '64Mi'\n");
+    temp.write("{\"memory\": \"64Mi\",\n\"timeout\": \"5000ms\", \"backend\": \"docker\"}");
     let same = layers.reread(&before.settings).unwrap();
     assert_eq!((same.changed, same.stuck), (vec![], vec![]));
-    temp.write("timeout = '6s'\nqueue = 4\nbackend = 'process'\nmax-body = '1Mi'\n");
+    temp.write(r#"{"timeout": "6s", "queue": 4, "backend": "process", "max-body": "1Mi"}"#);
     let now = layers.reread(&same.now.settings).unwrap();
     assert_eq!(
         (now.changed, now.stuck),
@@ -152,6 +165,6 @@ fn reading_again_takes_over_what_can_change_and_names_what_needs_a_restart() {
     assert_eq!((now.now.config.backend, now.now.config.max_body), (before.config.backend, 0));
     // What needs a restart is told each time.
     assert_eq!(layers.reread(&now.now.settings).unwrap().stuck, ["backend", "max-body"]);
-    temp.write("timeout = '7s'\nbackend = 'k8s'\n");
+    temp.write("{\"timeout\": \"7s\",\n\"backend\": \"k8s\"}");
     assert!(layers.reread(&now.now.settings).unwrap_err().contains("line 2: backend with value 'k8s'"));
 }

@@ -8,7 +8,6 @@ pub mod grpc;
 pub mod headers;
 pub mod http1;
 pub mod tar;
-pub mod toml;
 pub mod upload;
 pub mod url;
 pub mod zip;

@@ -16,8 +16,8 @@ fn hang_up(board: &Board) {
 #[test]
 fn sighup_takes_over_what_can_change_tells_what_cannot_and_keeps_all_where_the_file_is_wrong() {
     let dir = TempDir::new();
-    let file = dir.0.join("tinyfaas.toml");
-    fs::write(&file, "# a board\ntimeout = \"7s\"\nmax-functions = 1\nmax-body = \"1Ki\"\n").unwrap();
+    let file = dir.0.join("tinyfaas.json");
+    fs::write(&file, r#"{"timeout": "7s", "max-functions": 1, "max-body": "1Ki"}"#).unwrap();
     let mut board = Board::start(Backend::Process, &["--config", file.to_str().unwrap(), "--queue", "5"]);
     board.deploy("f", "binary", 1, CAT);
     let limits = status_of(&board, "f")["limits"].clone();
@@ -25,7 +25,7 @@ fn sighup_takes_over_what_can_change_tells_what_cannot_and_keeps_all_where_the_f
     assert_eq!(board.call("f", &[b'x'; 2048]).status, 413);
     assert_eq!(board.upload("g", "binary", 1, &crate::board::zip_of(CAT)).status, 409);
 
-    fs::write(&file, "timeout = \"8s\"\nqueue = 6\nmax-body = \"4Ki\"\nlog = 'debug'\n").unwrap();
+    fs::write(&file, r#"{"timeout": "8s", "queue": 6, "max-body": "4Ki", "log": "debug"}"#).unwrap();
     hang_up(&board);
     board.wait_for("what needs a restart", |b| b.log().contains("WARN max-body is other").then_some(()));
     for told in ["INFO timeout was changed", "INFO max-functions was changed", "INFO log was changed"] {
@@ -38,7 +38,7 @@ fn sighup_takes_over_what_can_change_tells_what_cannot_and_keeps_all_where_the_f
     assert_eq!(status_of(&board, "f")["limits"]["timeout"], "7s", "what is deployed stays as it was asked for");
     assert_eq!(board.call("f", &[b'x'; 2048]).status, 413);
 
-    fs::write(&file, "timeout = \"9s\"\n\nqeue = 1\n").unwrap();
+    fs::write(&file, "{\"timeout\": \"9s\",\n\n\"qeue\": 1}").unwrap();
     hang_up(&board);
     board.wait_for("the refusal", |b| b.log().contains("the settings stay as they were").then_some(()));
     assert!(board.log().contains("line 3: qeue is no setting"), "{}", board.log());
@@ -49,8 +49,8 @@ fn sighup_takes_over_what_can_change_tells_what_cannot_and_keeps_all_where_the_f
 #[test]
 fn a_wrong_file_is_one_line_and_the_server_does_not_start() {
     let dir = TempDir::new();
-    let file = dir.0.join("tinyfaas.toml");
-    fs::write(&file, "grpc = \"off\"\ntimeout = 60\n").unwrap();
+    let file = dir.0.join("tinyfaas.json");
+    fs::write(&file, "{\"grpc\": \"off\",\n\"timeout\": 60}").unwrap();
     let out = Command::new(env!("CARGO_BIN_EXE_tinyfaas"))
         .arg("serve")
         .arg("--config")
