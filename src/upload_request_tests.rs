@@ -1,0 +1,203 @@
+//! What `upload_request` takes and refuses, as tests.
+
+use super::*;
+
+fn defaults() -> Defaults {
+    let limits = Limits {
+        memory: 1 << 27,
+        cpu_millis: 0,
+        pids: 64,
+        timeout: Duration::from_secs(60),
+        concurrency: 4,
+        queue: 100,
+    };
+    Defaults { limits, idle: None }
+}
+
+/// A good body with one field replaced by `value`, or left out.
+fn body(field: &str, value: Option<&str>) -> String {
+    let mut fields = vec![("name", "\"sieve\""), ("env", "\"python3\""), ("threads", "2")];
+    fields.retain(|(name, _)| *name != field);
+    fields.extend(value.map(|value| (field, value)));
+    let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+fn with(field: &str, value: &str) -> Result<Deploy, String> {
+    upload(&body(field, Some(value)), Some(1), &defaults())
+}
+
+#[test]
+fn what_the_go_clients_send_is_understood() {
+    let text = r#"{"name":"sieve","env":"nodejs","threads":4,"zip":"","envs":null,"extra":{"a":[1]}}"#;
+    let deploy = upload(text, Some(1), &defaults()).unwrap();
+    assert_eq!((deploy.name.as_str(), deploy.runtime, deploy.threads), ("sieve", Runtime::Nodejs, 4));
+    assert_eq!((deploy.envs.len(), deploy.limits, deploy.subfolder.as_str()), (0, defaults().limits, ""));
+
+    let text = r#"{"name":"a","env":"python3","threads":1,"url":"https://h/main.zip","subfolder_path":"/x/y/",
+                   "envs":["A=1","B=x=y","_c="]}"#;
+    let (deploy, url) = upload_url(text, &defaults()).unwrap();
+    assert_eq!((url.host.as_str(), url.target.as_str()), ("h", "/main.zip"));
+    assert_eq!((deploy.subfolder.as_str(), deploy.envs), ("x/y", vec!["A=1".into(), "B=x=y".into(), "_c=".into()]));
+
+    assert_eq!(delete(r#"{"name":"a","zip":"x"}"#).unwrap().as_str(), "a");
+}
+
+#[test]
+fn each_missing_or_mistyped_field_is_named_with_what_it_should_be() {
+    for (field, value, want) in [
+        ("name", None, "name is missing: it has to be 1 to 63 ASCII letters and digits"),
+        ("name", Some("null"), "name is missing: it has to be 1 to 63 ASCII letters and digits"),
+        ("name", Some("7"), "name has to be a string: 1 to 63 ASCII letters and digits"),
+        ("name", Some("\"a-b\""), "name: bad function name \"a-b\": use 1 to 63 ASCII letters and digits"),
+        ("env", None, "env is missing: it has to be python3, nodejs or binary"),
+        ("env", Some("[]"), "env has to be a string: python3, nodejs or binary"),
+        ("env", Some("\"ruby\""), "env: unknown env \"ruby\": use python3, nodejs or binary"),
+        ("threads", None, "threads is missing: it has to be a number from 1 to 64"),
+        ("threads", Some("\"2\""), "threads has to be a whole number from 1 to 64"),
+        ("threads", Some("0"), "threads has to be a whole number from 1 to 64"),
+        ("threads", Some("65"), "threads has to be a whole number from 1 to 64"),
+        ("threads", Some("-1"), "threads has to be a whole number from 1 to 64"),
+        ("threads", Some("1.5"), "threads has to be a whole number from 1 to 64"),
+        ("threads", Some("1e400"), "not the JSON that was expected: number out of range"),
+        ("threads", Some("99999999999999999999"), "threads has to be a whole number from 1 to 64"),
+        ("threads", Some("true"), "threads has to be a whole number from 1 to 64"),
+        ("subfolder_path", Some("1"), "subfolder_path has to be a string: a folder of the archive"),
+        ("subfolder_path", Some("\"../x\""), "subfolder_path: the name leads out of the archive (..)"),
+        ("envs", Some("\"A=1\""), "envs has to be a list of strings KEY=VALUE"),
+        ("envs", Some("{\"A\":\"1\"}"), "envs has to be a list of strings KEY=VALUE"),
+        ("limits", Some("\"64Mi\""), "limits has to be an object such as {\"memory\":\"64Mi\"}"),
+        ("idle", Some("5"), "idle has to be a string such as \"5m\", or \"off\""),
+        (
+            "idle",
+            Some("\"5\""),
+            "idle: \"5\" is no length of time: use a number over 0 with ms, s, m or h, such as 30s, or off",
+        ),
+        ("idle", Some("\"10ms\""), "idle: \"10ms\" is too short: use 1s or more, or off"),
+        ("limits", Some("[]"), "limits has to be an object such as {\"memory\":\"64Mi\"}"),
+    ] {
+        let error = upload(&body(field, value), Some(1), &defaults()).unwrap_err();
+        assert_eq!(error, want, "{field} {value:?}");
+    }
+    assert!(with("threads", "64").is_ok());
+    assert_eq!(upload(&body("", None), None, &defaults()).unwrap_err(), "zip is missing: send the archive in base64");
+    assert_eq!(upload(&body("", None), Some(0), &defaults()).unwrap_err(), "zip is empty: send the archive in base64");
+    let url = |value| upload_url(&body("url", value), &defaults()).map(|_| ()).unwrap_err();
+    assert!(url(None).starts_with("url is missing: "));
+    assert_eq!(url(Some("1")), "url has to be a string");
+    assert_eq!(url(Some("\"ftp://x\"")), "url: the URL has to begin with http:// or https://");
+    assert!(delete("{}").unwrap_err().starts_with("name is missing"));
+}
+
+#[test]
+fn a_field_that_is_there_twice_is_refused() {
+    let error = upload(r#"{"name":"a","env":"python3","threads":1,"name":"b"}"#, Some(1), &defaults()).unwrap_err();
+    assert_eq!(error, "not the JSON that was expected: duplicate field `name`");
+    assert_eq!(with("limits", r#"{"pids":1,"pids":2}"#).unwrap_err(), "limits.pids is there twice");
+}
+
+#[test]
+fn wrong_values_are_repeated_only_in_part() {
+    let long = format!("\"{}\"", "x".repeat(10_000));
+    for field in ["name", "env", "subfolder_path"] {
+        assert!(with(field, &long).unwrap_err().len() < 200, "{field}");
+    }
+    assert!(with("limits", &format!("{{{long}:1}}")).unwrap_err().len() < 200);
+    assert!(with("limits", &format!("{{\"memory\":{long}}}")).unwrap_err().len() < 200);
+}
+
+#[test]
+fn environment_variables_are_checked_and_their_values_never_repeated() {
+    for (envs, want) in [
+        (r#"["A=1", 5]"#, "envs[1] has to be a string KEY=VALUE"),
+        (r#"["A=1", ["s3cret"]]"#, "envs[1] has to be a string KEY=VALUE"),
+        (r#"["s3cret"]"#, "envs[0] has no =: write KEY=VALUE"),
+        (
+            r#"["=s3cret"]"#,
+            "envs[0] has a wrong key: use letters, digits and _, not a digit first, then = and the value",
+        ),
+        (
+            r#"["1A=s3cret"]"#,
+            "envs[0] has a wrong key: use letters, digits and _, not a digit first, then = and the value",
+        ),
+        (
+            r#"["s3 cret=x"]"#,
+            "envs[0] has a wrong key: use letters, digits and _, not a digit first, then = and the value",
+        ),
+        (r#"["A=s3cret\u0000"]"#, "envs[0] (A) holds a NUL byte, which no environment variable can"),
+        (r#"["A=s3cret","A=other"]"#, "envs[1] (A) is there twice"),
+        (
+            r#"["TINYFAAS_SOCKET=s3cret"]"#,
+            "envs[0] (TINYFAAS_SOCKET) begins with TINYFAAS_: such names are tinyFaaS's own",
+        ),
+    ] {
+        assert_eq!(with("envs", envs).unwrap_err(), want, "{envs}");
+    }
+    assert!(!with("envs", "\"s3cret\"").unwrap_err().contains("s3cret"));
+    assert!(!with("limits", r#"{"memory":["s3cret"]}"#).unwrap_err().contains("s3cret"));
+    assert!(with("envs", r#"["tinyfaas_x=1","A=","B=ü\n"]"#).is_ok());
+    let sized = |n: usize| format!("[\"A={}\"]", "x".repeat(n));
+    assert!(with("envs", &sized(MAX_ENV_BYTES - 3)).is_ok());
+    assert!(with("envs", &sized(MAX_ENV_BYTES - 2)).unwrap_err().contains("larger than 32768 bytes"));
+    let many = |n: usize| format!("[{}]", (0..n).map(|n| format!("\"A{n}=\"")).collect::<Vec<_>>().join(","));
+    assert!(with("envs", &many(MAX_ENVS)).is_ok());
+    assert!(with("envs", &many(MAX_ENVS + 1)).unwrap_err().contains("more than 512"));
+}
+
+#[test]
+fn limits_replace_the_defaults_one_by_one() {
+    let all = r#"{"memory":"64Mi","cpu":"500m","pids":32,"timeout":"30s","concurrency":8,"queue":0}"#;
+    assert_eq!(
+        with("limits", all).unwrap().limits,
+        Limits {
+            memory: 64 << 20,
+            cpu_millis: 500,
+            pids: 32,
+            timeout: Duration::from_secs(30),
+            concurrency: 8,
+            queue: 0
+        }
+    );
+    assert_eq!(with("limits", r#"{"pids":1,"cpu":null}"#).unwrap().limits, Limits { pids: 1, ..defaults().limits });
+    let limits = with("limits", r#"{"memory":67108864,"cpu":2}"#).unwrap().limits;
+    assert_eq!((limits.memory, limits.cpu_millis), (64 << 20, 2000));
+    let limits = with("limits", r#"{"pids":"32","queue":"0"}"#).unwrap().limits;
+    assert_eq!((limits.pids, limits.queue), (32, 0));
+    assert_eq!(with("limits", r#"{"memory":0}"#).unwrap().limits.memory, 0);
+}
+
+#[test]
+fn idle_is_a_time_or_off_whatever_the_default_is() {
+    let minute = Some(Duration::from_secs(60));
+    let on = Defaults { idle: minute, ..defaults() };
+    assert_eq!(with("idle", "\"60s\"").unwrap().idle, minute);
+    assert_eq!(with("idle", "null").unwrap().idle, None);
+    let idle = |value| upload(&body("idle", value), Some(1), &on).unwrap().idle;
+    assert_eq!((idle(None), idle(Some("null")), idle(Some("\"off\""))), (minute, minute, None));
+}
+
+#[test]
+fn wrong_limits_are_named_with_what_they_should_be() {
+    for (limits, want) in [
+        (
+            r#"{"memroy":"64Mi"}"#,
+            "limits.\"memroy\" is unknown: there are memory, cpu, pids, timeout, concurrency, queue",
+        ),
+        (r#"{"memory":"1Mi"}"#, "limits.memory: \"1Mi\" is too little: use 6Mi or more, or 0 for no limit"),
+        (r#"{"memory":true}"#, "limits.memory: has to be a size such as \"64Mi\""),
+        (r#"{"timeout":30}"#, "limits.timeout: has to be a string such as \"30s\""),
+        (r#"{"timeout":"25h"}"#, "limits.timeout: \"25h\" is too long: use 24h or less"),
+        (r#"{"pids":0}"#, "limits.pids: \"0\" is out of range: use a whole number from 1 to 32768"),
+        (r#"{"pids":"+32"}"#, "limits.pids: \"+32\" is out of range: use a whole number from 1 to 32768"),
+        (r#"{"concurrency":0}"#, "limits.concurrency: \"0\" is out of range: use a whole number from 1 to 4096"),
+        (r#"{"queue":-1}"#, "limits.queue: has to be a whole number such as 8"),
+        (r#"{"queue":65537}"#, "limits.queue: \"65537\" is out of range: use a whole number from 0 to 65536"),
+    ] {
+        assert_eq!(with("limits", limits).unwrap_err(), want);
+    }
+    for limits in
+        [r#"{"memory":"64MB"}"#, r#"{"memory":-1}"#, r#"{"cpu":"0.5"}"#, r#"{"cpu":0.5}"#, r#"{"timeout":"0s"}"#]
+    {
+        assert!(with("limits", limits).unwrap_err().contains("such as"), "{limits}");
+    }
+}
