@@ -12,7 +12,7 @@ use super::Door;
 use super::question::{Question, no_room};
 use super::stream::{Answer, Asked, Gone};
 use crate::budget::Share;
-use crate::call::{Body, Call, Failure, Method, Protocol};
+use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
 use crate::dispatch::Reply;
 use crate::wire::grpc::message::{Data, Field, ResponseBuilder};
 use crate::wire::grpc::metadata;
@@ -185,7 +185,14 @@ async fn collect(reply: &mut Reply<'_>, door: &Door) -> Result<(ResponseBuilder,
 }
 
 fn of_failure(failure: Failure) -> Status {
-    Status::new(Code::of_failure(failure.kind), failure.text)
+    let code = match failure.kind {
+        FailureKind::UnknownFunction => Code::NotFound,
+        FailureKind::BadRequest => Code::Internal,
+        FailureKind::TooLarge | FailureKind::QueueFull => Code::ResourceExhausted,
+        FailureKind::Unavailable | FailureKind::HandlerBroke => Code::Unavailable,
+        FailureKind::TooLate => Code::DeadlineExceeded,
+    };
+    Status::new(code, failure.text)
 }
 
 /// Waits for `work` until the caller's deadline.
@@ -207,6 +214,18 @@ mod tests {
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn each_failure_of_a_call_has_its_code() {
+        let code = |kind| of_failure(Failure::new(kind, "")).code;
+        assert_eq!(code(FailureKind::UnknownFunction), Code::NotFound);
+        assert_eq!(code(FailureKind::BadRequest), Code::Internal);
+        assert_eq!(code(FailureKind::TooLarge), Code::ResourceExhausted);
+        assert_eq!(code(FailureKind::QueueFull), Code::ResourceExhausted);
+        assert_eq!(code(FailureKind::Unavailable), Code::Unavailable);
+        assert_eq!(code(FailureKind::HandlerBroke), Code::Unavailable);
+        assert_eq!(code(FailureKind::TooLate), Code::DeadlineExceeded);
     }
 
     #[test]

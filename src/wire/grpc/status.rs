@@ -1,6 +1,4 @@
-//! Status codes, their messages, and which outcome of a call has which code.
-
-use crate::call::FailureKind;
+//! Status codes, their messages, and which answer of a function has which code.
 
 /// A gRPC status code (public document `statuscodes.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +84,6 @@ impl Code {
     /// The code's name, for people.
     pub fn name(self) -> &'static str {
         Self::ALL.into_iter().find(|(code, _)| *code == self).map_or("UNKNOWN", |(_, name)| name)
-    }
-
-    /// The code for a failure of the dispatcher.
-    pub const fn of_failure(kind: FailureKind) -> Self {
-        match kind {
-            FailureKind::UnknownFunction => Self::NotFound,
-            FailureKind::BadRequest => Self::Internal,
-            FailureKind::TooLarge | FailureKind::QueueFull => Self::ResourceExhausted,
-            FailureKind::Unavailable | FailureKind::HandlerBroke => Self::Unavailable,
-            FailureKind::TooLate => Self::DeadlineExceeded,
-        }
     }
 
     /// The code for an HTTP status of 400 or more that the function itself answered.
@@ -232,6 +219,5 @@ mod tests {
         assert_eq!(Code::of_function(500), Code::Internal);
         assert_eq!(Code::of_function(403), Code::PermissionDenied);
         assert_eq!(Code::of_function(503), Code::Unavailable);
-        assert_eq!(Code::of_failure(FailureKind::UnknownFunction), Code::NotFound);
     }
 }
