@@ -9,10 +9,11 @@
 #[allow(dead_code)]
 mod fake_handler;
 mod load;
+#[path = "../server.rs"]
+mod server;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
@@ -22,6 +23,7 @@ use tinyfaas::shutdown::Shutdown;
 
 use fake_handler::Fake;
 use load::{Outcome, Pattern};
+use server::{Server, warn_if_busy};
 
 /// Time of one measurement.
 const SPAN: Duration = Duration::from_secs(3);
@@ -53,80 +55,32 @@ fn serve(socket: &str, rate: u32) {
     async_io::block_on(executor.run(serve));
 }
 
-/// A server under test; ended with it.
-struct Server {
-    child: Child,
-    addr: SocketAddr,
+fn ours(fake: &Fake, rate: u32) -> Server {
+    Server::role(&["serve", fake.socket.to_str().unwrap(), &rate.to_string()])
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    fn ours(fake: &Fake, rate: u32) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["serve", fake.socket.to_str().unwrap(), &rate.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { child, addr: SocketAddr::from(([127, 0, 0, 1], line.trim().parse().unwrap())) }
-    }
-
-    /// libcoap's server, if Debian's libcoap3-bin is there.
-    fn libcoap() -> Option<Self> {
-        let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let addr = free.local_addr().unwrap();
-        drop(free);
-        let port = addr.port().to_string();
-        let child = Command::new("coap-server-notls")
-            .args(["-A", "127.0.0.1", "-p", &port, "-v", "0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let server = Self { child, addr };
-        load::until_it_answers(addr);
-        Some(server)
-    }
-
-    /// Resident and anonymous memory in kB.
-    fn memory(&self) -> (u64, u64) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
-        };
-        (field("VmRSS:"), field("RssAnon:"))
-    }
-
-    /// Seconds of processor time used so far, at 100 ticks a second.
-    fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
-        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-    }
-}
-
-/// Says what else the machine does: a measurement beside that is worth little.
-fn warn_if_busy() {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
-    let load: f64 = load.split_ascii_whitespace().next().unwrap().parse().unwrap();
-    if load > 0.5 {
-        println!("**This machine is busy (load {load}): the figures are worth little.**\n");
-    }
+/// libcoap's server, if Debian's libcoap3-bin is there.
+fn libcoap() -> Option<Server> {
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = free.local_addr().unwrap();
+    drop(free);
+    let port = addr.port().to_string();
+    let child = Command::new("coap-server-notls")
+        .args(["-A", "127.0.0.1", "-p", &port, "-v", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let server = Server { child, addr };
+    load::until_it_answers(addr);
+    Some(server)
 }
 
 fn compare() {
     warn_if_busy();
     let fake = Fake::new(&["echo"], 64);
-    let ours = Server::ours(&fake, 0);
-    let theirs = Server::libcoap();
+    let tinyfaas = ours(&fake, 0);
+    let theirs = libcoap();
     println!(
         "| what | endpoints | ours /s | p50 µs | p99 µs | CPU µs each | libcoap /s | p50 µs | p99 µs | CPU µs each | ratio |"
     );
@@ -137,7 +91,7 @@ fn compare() {
         ("call (ours: a handler on a unix socket; theirs: /time)", Pattern::Call, Pattern::Time),
     ] {
         for endpoints in [1, 64] {
-            let (a, a_cpu) = measure(&ours, pattern, endpoints);
+            let (a, a_cpu) = measure(&tinyfaas, pattern, endpoints);
             let b = theirs.as_ref().map(|theirs| measure(theirs, their_pattern, endpoints));
             let b_text = b.as_ref().map_or("| – | – | – | – | – |".into(), |(b, cpu)| {
                 format!("| {:.0} | {} | {} | {cpu:.1} | {:.2} |", b.rate(), b.p(50), b.p(99), a.rate() / b.rate())
@@ -145,7 +99,7 @@ fn compare() {
             println!("| {name} | {endpoints} | {:.0} | {} | {} | {a_cpu:.1} {b_text}", a.rate(), a.p(50), a.p(99));
         }
     }
-    drop((ours, theirs));
+    drop((tinyfaas, theirs));
     million(&fake);
 }
 
@@ -159,7 +113,7 @@ fn measure(server: &Server, pattern: Pattern, endpoints: usize) -> (Outcome, f64
 
 /// Two million calls from ten thousand endpoints, with the bounds as by default, and the quiet after them.
 fn million(fake: &Fake) {
-    let server = Server::ours(fake, 1000);
+    let server = ours(fake, 1000);
     load::run(server.addr, Pattern::Ping, 1, Duration::from_millis(100));
     let say = |when: &str| {
         let (resident, anonymous) = server.memory();

@@ -7,13 +7,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backends;
+#[path = "../server.rs"]
+mod server;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use server::{Server, warn_if_busy};
 use tinyfaas::wire::grpc::message::{Data, framed};
 
 const METHOD: &str = "openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request";
@@ -21,13 +24,22 @@ const METHOD: &str = "openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request";
 const PATTERNS: [(usize, usize); 3] = [(1, 1), (16, 1), (1, 32)];
 /// Calls of the memory test.
 const MILLION: usize = 1_000_000;
+/// Connections at once that each make one call, and how often.
+const SHORT: usize = 200;
+const SHORT_ROUNDS: usize = 500;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     match args.get(1).map(String::as_str) {
         Some("door") => backends::door(Path::new(&args[2])),
         Some("upstream") => backends::upstream(),
-        _ => compare(),
+        Some("million") => million(&Stage::new()),
+        _ => {
+            warn_if_busy();
+            let stage = Stage::new();
+            compare(&stage);
+            million(&stage);
+        }
     }
 }
 
@@ -44,73 +56,33 @@ impl Drop for Folder {
     }
 }
 
-/// A server under test; ended with it.
-struct Server {
-    child: Child,
-    addr: SocketAddr,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    /// This program in another role; it tells its port first.
-    fn role(args: &[&str]) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { child, addr: SocketAddr::from(([127, 0, 0, 1], line.trim().parse().unwrap())) }
-    }
-
-    fn nginx(folder: &Path, upstream: SocketAddr) -> Option<Self> {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = free.local_addr().unwrap();
-        drop(free);
-        let at = folder.display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|what| format!("{what}_temp_path {at}/{what};\n"))
-            .collect();
-        let config = format!(
-            "daemon off; master_process off; worker_processes 1; error_log stderr crit; pid {at}/pid;\n\
-             events {{ worker_connections 1024; }}\n\
-             http {{ access_log off; {temporary} keepalive_requests 100000000; http2_max_concurrent_streams 128;\n\
-             upstream up {{ server {upstream}; keepalive 64; keepalive_requests 100000000; }}\n\
-             server {{ listen {addr} http2; location / {{ grpc_pass grpc://up; }} }} }}\n"
-        );
-        let file = folder.join("nginx.conf");
-        std::fs::write(&file, config).unwrap();
-        let child = Command::new("nginx").arg("-p").arg(folder).arg("-c").arg(file).spawn().ok()?;
-        for _ in 0..500 {
-            if TcpStream::connect(addr).is_ok() {
-                return Some(Self { child, addr });
-            }
-            std::thread::sleep(Duration::from_millis(10));
+/// nginx with one worker that passes gRPC calls on; `None` where it is not there.
+fn nginx(folder: &Path, upstream: SocketAddr) -> Option<Server> {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = free.local_addr().unwrap();
+    drop(free);
+    let at = folder.display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|what| format!("{what}_temp_path {at}/{what};\n"))
+        .collect();
+    let config = format!(
+        "daemon off; master_process off; worker_processes 1; error_log stderr crit; pid {at}/pid;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; {temporary} keepalive_requests 100000000; http2_max_concurrent_streams 128;\n\
+         upstream up {{ server {upstream}; keepalive 64; keepalive_requests 100000000; }}\n\
+         server {{ listen {addr} http2; location / {{ grpc_pass grpc://up; }} }} }}\n"
+    );
+    let file = folder.join("nginx.conf");
+    std::fs::write(&file, config).unwrap();
+    let child = Command::new("nginx").arg("-p").arg(folder).arg("-c").arg(file).spawn().ok()?;
+    for _ in 0..500 {
+        if TcpStream::connect(addr).is_ok() {
+            return Some(Server { child, addr });
         }
-        panic!("nginx does not listen");
+        std::thread::sleep(Duration::from_millis(10));
     }
-
-    /// Resident and anonymous memory in kB.
-    fn memory(&self) -> (u64, u64) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
-        };
-        (field("VmRSS:"), field("RssAnon:"))
-    }
-
-    /// Seconds of processor time used so far, at 100 ticks a second.
-    fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_ascii_whitespace().collect();
-        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-    }
+    panic!("nginx does not listen");
 }
 
 /// What one measurement found.
@@ -150,57 +122,90 @@ fn median(mut of: Vec<Figures>) -> Figures {
     of[of.len() / 2]
 }
 
-fn compare() {
-    let folder = Folder(std::env::temp_dir().join(format!("tinyfaas-bench-grpc-{}", std::process::id())));
-    std::fs::create_dir_all(&folder.0).unwrap();
-    let data = Data { function_identifier: "echo".into(), data: "x".repeat(100).into(), payload: None };
-    std::fs::write(folder.0.join("question"), framed(&data)).unwrap();
-    let socket = folder.0.join("handler");
-    backends::handler(&socket);
-    let ours = Server::role(&["door", socket.to_str().unwrap()]);
-    let upstream = Server::role(&["upstream"]);
-    let nginx = Server::nginx(&folder.0, upstream.addr);
-    let idle = ours.memory();
+/// What both parts of the benchmark need: the question that h2load sends, and the handler behind our front door.
+struct Stage {
+    folder: Folder,
+    handler: PathBuf,
+}
 
+impl Stage {
+    fn new() -> Self {
+        let folder = Folder(std::env::temp_dir().join(format!("tinyfaas-bench-grpc-{}", std::process::id())));
+        std::fs::create_dir_all(&folder.0).unwrap();
+        let data = Data { function_identifier: "echo".into(), data: "x".repeat(100).into(), payload: None };
+        std::fs::write(folder.0.join("question"), framed(&data)).unwrap();
+        let handler = folder.0.join("handler");
+        backends::handler(&handler);
+        Self { folder, handler }
+    }
+
+    fn door(&self) -> Server {
+        Server::role(&["door", self.handler.to_str().unwrap()])
+    }
+
+    fn load(&self, server: &Server, calls: usize, pattern: (usize, usize)) -> Figures {
+        load(server, &self.folder.0, calls, pattern)
+    }
+}
+
+/// Speed beside nginx. Ours and nginx take turns, so that what else the machine does meets both.
+fn compare(stage: &Stage) {
+    let ours = stage.door();
+    let upstream = Server::role(&["upstream"]);
+    let nginx = nginx(&stage.folder.0, upstream.addr);
     let (calls, rounds) = (number("CALLS", 20_000), number("ROUNDS", 5));
-    println!("{rounds} rounds of {calls} calls of 100 bytes each, in turn; the median round by rate");
+    println!("{rounds} rounds of {calls} calls of 100 bytes each, in turn: the median round by rate, the median ratio");
     println!(
         "| connections × streams | ours /s | p50 µs | p99 µs | CPU µs | nginx /s | p50 µs | p99 µs | CPU µs | ratio |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-    let mut made = 0;
     for pattern in PATTERNS {
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            a.push(load(&ours, &folder.0, calls, pattern));
-            made += calls;
-            b.extend(nginx.as_ref().map(|nginx| load(nginx, &folder.0, calls, pattern)));
+            a.push(stage.load(&ours, calls, pattern));
+            b.extend(nginx.as_ref().map(|nginx| stage.load(nginx, calls, pattern)));
         }
+        let mut ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a.rate / b.rate).collect();
+        ratios.sort_by(f64::total_cmp);
         let a = median(a);
         print!("| {} × {} | {:.0} | {} | {} | {:.1} ", pattern.0, pattern.1, a.rate, a.p50, a.p99, a.cpu);
-        match b.is_empty() {
-            true => println!("| – | – | – | – | – |"),
-            false => {
+        match ratios.get(ratios.len() / 2) {
+            None => println!("| – | – | – | – | – |"),
+            Some(ratio) => {
                 let b = median(b);
-                println!("| {:.0} | {} | {} | {:.1} | {:.2} |", b.rate, b.p50, b.p99, b.cpu, a.rate / b.rate);
+                println!("| {:.0} | {} | {} | {:.1} | {ratio:.2} |", b.rate, b.p50, b.p99, b.cpu);
             }
         }
     }
-    drop((nginx, upstream));
+}
 
-    let before = ours.memory();
-    let connections: Vec<TcpStream> = (0..100).map(|_| say_hello(ours.addr)).collect();
-    let hundred = ours.memory();
+/// Memory of a front door of its own: idle, with idle connections, in the course of a million calls, and after
+/// connections that each made one call.
+fn million(stage: &Stage) {
+    let server = stage.door();
+    let say = |when: &str| {
+        let (resident, anonymous) = server.memory();
+        println!("| {when} | {resident} | {anonymous} | {} |", resident - anonymous);
+    };
+    println!("\n| ours | resident kB | anonymous kB | of files kB |\n| --- | --- | --- | --- |");
+    say("idle");
+    let connections: Vec<TcpStream> = (0..100).map(|_| say_hello(server.addr)).collect();
+    say("with 100 connections");
     drop(connections);
-    if made < MILLION {
-        load(&ours, &folder.0, MILLION - made, (16, 8));
+    for pattern in [(1, 32), (16, 8)] {
+        let mut made = 0;
+        for total in [10_000, 100_000, 300_000, MILLION] {
+            stage.load(&server, total - made, pattern);
+            made = total;
+            say(&format!("after {made} calls on {} × {}", pattern.0, pattern.1));
+        }
     }
-    let after = ours.memory();
-    println!(
-        "\nours, kB resident (anonymous): idle {} ({}); after {made} calls {} ({});",
-        idle.0, idle.1, before.0, before.1
-    );
-    println!("with 100 connections {} ({}); after {MILLION} calls {} ({})", hundred.0, hundred.1, after.0, after.1);
+    for round in 1..=SHORT_ROUNDS {
+        stage.load(&server, SHORT, (SHORT, 1));
+        if [SHORT_ROUNDS / 100, SHORT_ROUNDS / 10, SHORT_ROUNDS].contains(&round) {
+            say(&format!("after {} connections of one call each", round * SHORT));
+        }
+    }
 }
 
 /// A connection that has shaken hands and then waits.
