@@ -89,20 +89,25 @@ struct Driver<'a> {
     pinged: Option<(Instant, Instant)>,
     /// When the connection was asked to end.
     draining: Option<Instant>,
+    /// When to look at the clock.
+    due: Instant,
     tick: Timer,
 }
 
 impl<'a> Driver<'a> {
     fn new(h2: &'a mut Connection<Socket<Arc<Peer>>, Piece>, door: &'a Arc<Door>, peer: &'a Arc<Peer>) -> Self {
         let pings = h2.ping_pong();
-        let tick = Timer::after(door.config.keepalive.min(door.config.idle_timeout));
-        Self { h2, door, peer, wake: peer.wake.listen(), pings, pinged: None, draining: None, tick }
+        let due = Instant::now() + door.config.keepalive.min(door.config.idle_timeout);
+        let tick = Timer::at(due);
+        Self { h2, door, peer, wake: peer.wake.listen(), pings, pinged: None, draining: None, due, tick }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             match self.h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
+                    // Its answer may have to wait for the peer to read on.
+                    self.look_by(Instant::now() + self.door.config.body_timeout);
                     let busy = self.peer.busy();
                     let door = Arc::clone(self.door);
                     let task = async move {
@@ -140,7 +145,7 @@ impl<'a> Driver<'a> {
                 return Poll::Pending;
             }
             match self.look_at_the_clock(cx, Instant::now()) {
-                Ok(next) => self.tick.set_at(next),
+                Ok(next) => self.look_at(next),
                 Err(end) => return Poll::Ready(end),
             }
         }
@@ -150,30 +155,49 @@ impl<'a> Driver<'a> {
     fn drain(&mut self) {
         self.draining = Some(Instant::now());
         self.h2.graceful_shutdown();
-        self.tick.set_after(self.door.config.grace);
+        self.look_by(Instant::now() + self.door.config.grace);
+    }
+
+    fn look_at(&mut self, due: Instant) {
+        self.due = due;
+        self.tick.set_at(due);
+    }
+
+    fn look_by(&mut self, latest: Instant) {
+        if latest < self.due {
+            self.look_at(latest);
+        }
     }
 
     /// Does what is due and says when to look again.
     fn look_at_the_clock(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Instant, End> {
-        let Config { idle_timeout, keepalive, keepalive_timeout, body_timeout, grace, .. } = self.door.config;
+        let Config { idle_timeout, keepalive, body_timeout, grace, .. } = self.door.config;
         // Frames that wait to be sent hold memory, whether or not their streams are still there.
-        if self.peer.stalled_since().is_some_and(|since| now >= since + body_timeout) {
+        let unread = self.peer.stalled_since().map(|since| since + body_timeout);
+        if unread.is_some_and(|end| now >= end) {
             log::debug!("gRPC: closed a connection whose peer does not read");
             return Err(End::Abrupt(Reason::NO_ERROR));
         }
-        if let Some(begun) = self.draining {
-            let end = begun + grace;
-            return if now >= end { Err(End::Abrupt(Reason::NO_ERROR)) } else { Ok(end) };
-        }
-        if let Some(since) = self.peer.idle_since() {
-            self.pinged = None;
-            let end = since + idle_timeout;
-            if now >= end {
+        let next = match (self.draining, self.peer.idle_since()) {
+            (Some(begun), _) if now >= begun + grace => return Err(End::Abrupt(Reason::NO_ERROR)),
+            (Some(begun), _) => begun + grace,
+            (None, Some(since)) if now >= since + idle_timeout => {
                 self.drain();
-                return Ok(now + grace);
+                now + grace
             }
-            return Ok(end.min(now + keepalive));
-        }
+            (None, Some(since)) => {
+                self.pinged = None;
+                (since + idle_timeout).min(now + keepalive)
+            }
+            // An answer may begin to wait at any time.
+            (None, None) => self.keep_alive(cx, now)?.min(now + body_timeout),
+        };
+        Ok(unread.map_or(next, |end| next.min(end)))
+    }
+
+    /// Asks a peer that is silent while calls are in flight whether it is still there; says when to look again.
+    fn keep_alive(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Instant, End> {
+        let Config { idle_timeout, keepalive, keepalive_timeout, .. } = self.door.config;
         if let Some(pings) = &mut self.pings {
             // Makes room for the next one.
             let _ = pings.poll_pong(cx);

@@ -15,7 +15,8 @@ use crate::wire::grpc::descriptor::{HEALTH, TINYFAAS};
 use crate::wire::grpc::message::{HealthCheckRequest, HealthCheckResponse, ServingStatus, framed};
 use crate::wire::grpc::status::{Code, Status};
 
-/// How often a watched function is looked at.
+/// How often a watched function is looked at. No event tells all that counts here: a handler falls ill by itself, and a
+/// function whose start failed is tried again when a time has passed. A look is one in a table.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Answers `Health/Check`.
