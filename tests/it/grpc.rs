@@ -1,9 +1,5 @@
 //! The gRPC front door as callers that mean well see it.
 
-use std::sync::mpsc;
-use std::time::Duration;
-
-use async_io::{Timer, block_on};
 use bytes::Bytes;
 use futures_lite::{FutureExt, future};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,10 +7,10 @@ use prost::Message;
 use tinyfaas::cli::grpc_client::{Answer, framed_gzip};
 use tinyfaas::front::grpc::Config;
 use tinyfaas::function::Limits;
-use tinyfaas::wire::grpc::message::{Data, HealthCheckRequest, HealthCheckResponse, Response, framed};
+use tinyfaas::wire::grpc::message::{Data, Response, framed};
 use tinyfaas::wire::grpc::status::{Code, Status};
 
-use crate::grpc_door::{Door, NO_METADATA, call, echo, http, limits};
+use crate::grpc_door::{Door, NO_METADATA, call, echo, http, limits, wait};
 
 const REQUEST: &str = "/openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request";
 
@@ -29,7 +25,7 @@ fn text_message(function: &str, data: &str) -> Data {
 
 fn ask(door: &Door, question: Bytes, metadata: &[(&'static str, &'static str)]) -> Answer {
     let metadata = metadata.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
-    block_on(door.client().unary(REQUEST, question, metadata, None)).unwrap()
+    wait(door.client().unary(REQUEST, question, metadata, None)).unwrap()
 }
 
 fn status(door: &Door, question: Bytes, metadata: &[(&'static str, &'static str)]) -> (Code, String) {
@@ -122,12 +118,14 @@ fn each_failure_has_its_status() {
     door.install("silent", limits(), |_| http(404, "", b""));
     door.install("forbids", limits(), |_| http(403, "", b"not you"));
     door.install("breaks", limits(), |_| Vec::new());
+    door.install("cut", limits(), |asked| asked.break_off_after(b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\nhalf"));
     door.install("large", limits(), |_| http(200, "", &[b'x'; 1001]));
     assert_eq!(status(&door, text("nobody", ""), &[]).0, Code::NotFound);
     assert_eq!(status(&door, text("fails", ""), &[]), (Code::Internal, "no \u{e9}".into()));
     assert_eq!(status(&door, text("silent", ""), &[]), (Code::Internal, "the function answered 404".into()));
     assert_eq!(status(&door, text("forbids", ""), &[]), (Code::PermissionDenied, "not you".into()));
     assert_eq!(status(&door, text("breaks", ""), &[]).0, Code::Unavailable);
+    assert_eq!(status(&door, text("cut", ""), &[]).0, Code::Unavailable);
     assert_eq!(status(&door, text("large", ""), &[]).0, Code::ResourceExhausted);
     assert_eq!(status(&door, text("fails", &"x".repeat(1000)), &[]).0, Code::ResourceExhausted);
     assert_eq!(ask(&door, text("fails", ""), &[]).headers.get("x-why").unwrap(), "because");
@@ -135,98 +133,58 @@ fn each_failure_has_its_status() {
 }
 
 #[test]
-fn a_function_that_died_is_unavailable() {
+fn a_call_without_a_handler_waits_for_one_until_its_deadline() {
     let mut door = Door::open(Config::default());
     let function = door.install("gone", limits(), echo);
     function.drop_handler("h1");
-    // Nobody comes to serve it: the call waits for a handler until its deadline, or fails at once.
-    let (code, _) = status(&door, text("gone", ""), &[("grpc-timeout", "50m")]);
-    assert!(matches!(code, Code::Unavailable | Code::DeadlineExceeded), "{code:?}");
+    assert_eq!(status(&door, text("gone", ""), &[("grpc-timeout", "50m")]).0, Code::DeadlineExceeded);
 }
 
 #[test]
 fn the_deadline_is_kept_and_passed_on() {
     let mut door = Door::open(Config::default());
-    let (told, heads) = mpsc::channel();
-    let (release, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    door.install("slow", limits(), move |asked| {
-        told.send(asked.head.clone()).unwrap();
-        let _ = wait.lock().unwrap().recv();
-        http(200, "", b"late")
-    });
-    let (code, _) = status(&door, text("slow", ""), &[("grpc-timeout", "100m")]);
-    assert_eq!(code, Code::DeadlineExceeded);
-    assert!(heads.recv().unwrap().contains("grpc-timeout: 100m\r\n"));
-    assert_eq!(status(&door, text("slow", ""), &[("grpc-timeout", "1s")]).0, Code::Internal);
-    assert_eq!(status(&door, text("slow", ""), &[("grpc-timeout", "0n")]).0, Code::DeadlineExceeded);
-    drop(release);
+    let held = door.install_held("held", limits());
+    assert_eq!(status(&door, text("held", ""), &[("grpc-timeout", "1000m")]).0, Code::DeadlineExceeded);
+    assert!(held.begun().contains("grpc-timeout: 1000m\r\n"));
+    assert_eq!(status(&door, text("held", ""), &[("grpc-timeout", "1s")]).0, Code::Internal);
+    assert_eq!(status(&door, text("held", ""), &[("grpc-timeout", "0n")]).0, Code::DeadlineExceeded);
+    assert!(held.given_up(), "nobody waits for the handler any more");
     door.settled();
 }
 
 #[test]
 fn a_full_queue_is_resource_exhausted() {
     let mut door = Door::open(Config::default());
-    let (told, begun) = mpsc::channel();
-    let (release, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    door.install("one", Limits { concurrency: 1, queue: 0, ..limits() }, move |_| {
-        told.send(()).unwrap();
-        let _ = wait.lock().unwrap().recv();
-        http(200, "", b"done")
-    });
+    let held = door.install_held("one", Limits { concurrency: 1, queue: 0, ..limits() });
     let client = door.client();
     let first = client.call("one", Bytes::new(), &NO_METADATA, None);
     let second = async {
-        while begun.try_recv().is_err() {
-            future::yield_now().await;
-        }
-        let second = call_async(&door, "one").await;
-        drop(release);
+        held.begins().await;
+        let second = client.call("one", Bytes::new(), &NO_METADATA, None).await;
+        held.release();
         second
     };
-    let (first, second) = block_on(future::zip(first, second));
-    assert_eq!(second.status.code, Code::ResourceExhausted);
+    let (first, second) = wait(future::zip(first, second));
+    assert_eq!(second.unwrap().status.code, Code::ResourceExhausted);
     assert_eq!(first.unwrap().payload().unwrap(), "done");
-}
-
-async fn call_async(door: &Door, function: &str) -> Answer {
-    door.client().call(function, Bytes::new(), &NO_METADATA, None).await.unwrap()
 }
 
 #[test]
 fn a_cancelled_stream_cancels_the_call() {
     let mut door = Door::open(Config::default());
-    let (told, begun) = mpsc::channel();
-    let (release, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    let function = door.install("slow", limits(), move |_| {
-        told.send(()).unwrap();
-        let _ = wait.lock().unwrap().recv();
-        http(200, "", b"late")
-    });
+    let held = door.install_held("held", limits());
     let client = door.client();
-    let gave_up = async {
-        while begun.try_recv().is_err() {
-            future::yield_now().await;
-        }
-    };
     let answered = async {
-        client.call("slow", Bytes::from(vec![b'x'; 5000]), &NO_METADATA, None).await.unwrap();
+        client.call("held", Bytes::from(vec![b'x'; 5000]), &NO_METADATA, None).await.unwrap();
+        panic!("nobody lets the handler answer");
     };
-    block_on(answered.or(gave_up));
-    // The client reset the stream as the future was dropped: the function's place is free although it never answered.
-    let freed = async {
-        function.drained().await;
-        true
-    };
-    let late = async {
-        Timer::after(Duration::from_secs(10)).await;
-        false
-    };
-    assert!(block_on(freed.or(late)));
+    // The client resets the stream when its future is dropped.
+    wait(answered.or(async {
+        held.begins().await;
+    }));
+    assert!(held.given_up(), "the connection to the handler is closed");
+    wait(door.dispatch.function("held").unwrap().drained());
     door.settled();
-    drop(release);
 }
 
 #[test]
@@ -277,104 +235,33 @@ fn what_is_no_grpc_is_told_so() {
     for (kind, code) in [("application/json", Code::Unknown), ("application/grpc-web", Code::Unknown)] {
         let mut fields = HeaderMap::new();
         fields.insert("content-type", HeaderValue::from_static(kind));
-        let answer = block_on(door.client().unary(REQUEST, text("f", ""), fields, None)).unwrap();
+        let answer = wait(door.client().unary(REQUEST, text("f", ""), fields, None)).unwrap();
         assert_eq!(answer.status.code, code);
         assert!(answer.status.message.contains("415"), "{}", answer.status.message);
     }
-    let answer = block_on(door.client().unary("/a.b.C/D", text("f", ""), HeaderMap::new(), None)).unwrap();
+    let answer = wait(door.client().unary("/a.b.C/D", text("f", ""), HeaderMap::new(), None)).unwrap();
     assert_eq!(answer.status.code, Code::Unimplemented);
-}
-
-fn check(door: &Door, service: &str) -> (Code, Option<i32>) {
-    let question = framed(&HealthCheckRequest { service: service.into() });
-    let answer =
-        block_on(door.client().unary("/grpc.health.v1.Health/Check", question, HeaderMap::new(), None)).unwrap();
-    (answer.status.code, answer.message.map(|m| HealthCheckResponse::decode(m).unwrap().status))
-}
-
-#[test]
-fn health_is_told_overall_and_for_each_function() {
-    let mut door = Door::open(Config::default());
-    let function = door.install("echo", limits(), echo);
-    assert_eq!(check(&door, ""), (Code::Ok, Some(1)));
-    assert_eq!(check(&door, "openfogstack.tinyfaas.tinyfaas.TinyFaaS"), (Code::Ok, Some(1)));
-    assert_eq!(check(&door, "echo"), (Code::Ok, Some(1)));
-    assert_eq!(check(&door, "nobody"), (Code::NotFound, None));
-    function.drop_handler("h1");
-    assert_eq!(check(&door, "echo"), (Code::Ok, Some(2)));
-}
-
-#[test]
-fn a_watch_ends_when_the_runtime_stops_and_its_last_word_is_not_serving() {
-    let mut door = Door::open(Config::default());
-    let client = door.client();
-    let question = framed(&HealthCheckRequest { service: String::new() });
-    let watch = client.unary("/grpc.health.v1.Health/Watch", question, HeaderMap::new(), None);
-    let stop = async {
-        // The watch is under way when another stream of the same connection, begun after it, is answered.
-        let check = framed(&HealthCheckRequest::default());
-        client.unary("/grpc.health.v1.Health/Check", check, HeaderMap::new(), None).await.unwrap();
-        door.begin_stop();
-    };
-    let (watch, ()) = block_on(future::zip(watch, stop));
-    let watch = watch.unwrap();
-    assert_eq!(watch.status.code, Code::Unavailable);
-    assert_eq!(HealthCheckResponse::decode(watch.message.unwrap()).unwrap().status, 2);
-    drop(client);
-    door.stop();
 }
 
 #[test]
 fn calls_in_flight_finish_when_the_runtime_stops_and_new_ones_are_refused() {
     let mut door = Door::open(Config::default());
-    let (told, begun) = mpsc::channel();
-    let (release, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    door.install("slow", limits(), move |_| {
-        told.send(()).unwrap();
-        let _ = wait.lock().unwrap().recv();
-        http(200, "", b"done")
-    });
+    let held = door.install_held("held", limits());
     let client = door.client();
-    let first = client.call("slow", Bytes::new(), &NO_METADATA, None);
+    let first = client.call("held", Bytes::new(), &NO_METADATA, None);
     let stop = async {
-        while begun.try_recv().is_err() {
-            future::yield_now().await;
-        }
+        held.begins().await;
         door.begin_stop();
         // Either GOAWAY came first and the client itself refuses, or the server says UNAVAILABLE.
-        if let Ok(late) = client.call("slow", Bytes::new(), &NO_METADATA, None).await {
+        if let Ok(late) = client.call("held", Bytes::new(), &NO_METADATA, None).await {
             assert_eq!(late.status.code, Code::Unavailable);
         }
-        drop(release);
+        held.release();
     };
-    let (first, ()) = block_on(future::zip(first, stop));
+    let (first, ()) = wait(future::zip(first, stop));
     assert_eq!(first.unwrap().payload().unwrap(), "done");
     drop(client);
     door.stop();
-}
-
-#[test]
-fn an_idle_connection_closes_after_a_while_and_one_with_a_call_does_not() {
-    let idle_timeout = Duration::from_millis(50);
-    let mut door = Door::open(Config { idle_timeout, ..Config::default() });
-    door.install("slow", limits(), |_| {
-        std::thread::sleep(Duration::from_millis(400));
-        http(200, "", b"done")
-    });
-    let client = door.client();
-    assert_eq!(call(&client, "slow", b"").payload().unwrap(), "done");
-    let closed = async {
-        while client.call("nobody", Bytes::new(), &NO_METADATA, None).await.is_ok() {
-            Timer::after(2 * idle_timeout).await;
-        }
-        true
-    };
-    let late = async {
-        Timer::after(Duration::from_secs(10)).await;
-        false
-    };
-    assert!(block_on(closed.or(late)));
 }
 
 #[test]
@@ -388,7 +275,7 @@ fn at_the_bound_the_connection_that_is_idle_for_longest_makes_room() {
     let third = door.client();
     assert_eq!(call(&third, "echo", b"4").payload().unwrap(), "4");
     assert_eq!(call(&first, "echo", b"5").payload().unwrap(), "5");
-    assert!(block_on(second.call("echo", Bytes::new(), &NO_METADATA, None)).is_err(), "it was closed for the third");
+    assert!(wait(second.call("echo", Bytes::new(), &NO_METADATA, None)).is_err(), "it was closed for the third");
 }
 
 #[test]

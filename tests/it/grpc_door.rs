@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use async_channel::{Receiver, Sender};
 use async_executor::Executor;
-use async_io::{Async, block_on};
+use async_io::{Async, Timer, block_on};
 use bytes::Bytes;
+use futures_lite::FutureExt;
 use tinyfaas::budget::Budget;
 use tinyfaas::buffers::Buffers;
 use tinyfaas::cli::grpc_client::{Answer, Client};
@@ -39,6 +41,61 @@ pub struct Door {
 pub struct Asked {
     pub head: String,
     pub body: Vec<u8>,
+    connection: UnixStream,
+}
+
+impl Asked {
+    /// Sends these bytes and closes the connection: to be returned by the script.
+    pub fn break_off_after(&self, bytes: &[u8]) -> Vec<u8> {
+        (&self.connection).write_all(bytes).unwrap();
+        Vec::new()
+    }
+
+    /// Waits until the server gives the call up and closes the connection; `false` where it does not.
+    pub fn given_up(&self) -> bool {
+        self.connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        matches!((&self.connection).read(&mut [0]), Ok(0))
+    }
+}
+
+/// A handler whose calls wait for the test.
+pub struct Held {
+    heads: Receiver<String>,
+    watch: Sender<()>,
+    given_up: Receiver<bool>,
+}
+
+impl Held {
+    /// Waits until a call reached the handler; its head.
+    pub fn begun(&self) -> String {
+        wait(self.begins())
+    }
+
+    /// As [`Held::begun`], beside other work.
+    pub async fn begins(&self) -> String {
+        self.heads.recv().await.unwrap()
+    }
+
+    /// The calls are answered with `done`, those to come as well.
+    pub fn release(self) {}
+
+    /// Whether the server gives the call up, which is not answered meanwhile.
+    pub fn given_up(self) -> bool {
+        self.watch.send_blocking(()).unwrap();
+        wait(self.given_up.recv()).unwrap()
+    }
+}
+
+/// How long a test waits for what has to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for what has to come.
+pub fn wait<T>(work: impl Future<Output = T>) -> T {
+    let late = async {
+        Timer::after(PATIENCE).await;
+        panic!("it did not come within {PATIENCE:?}")
+    };
+    block_on(work.or(late))
 }
 
 pub fn limits() -> Limits {
@@ -82,6 +139,21 @@ impl Door {
         self.sockets.push(path);
         self.dispatch.install(Arc::clone(&function));
         function
+    }
+
+    /// Installs a function whose calls wait for the test.
+    pub fn install_held(&mut self, name: &str, limits: Limits) -> Held {
+        let (told, heads) = async_channel::unbounded();
+        let (watch, watched) = async_channel::bounded(1);
+        let (tell, given_up) = async_channel::unbounded();
+        self.install(name, limits, move |asked| {
+            let _ = told.send_blocking(asked.head.clone());
+            if watched.recv_blocking().is_ok() {
+                let _ = tell.send_blocking(asked.given_up());
+            }
+            http(200, "", b"done")
+        });
+        Held { heads, watch, given_up }
     }
 
     /// A connection of our own client.
@@ -139,7 +211,7 @@ fn answer(stream: &mut BufReader<&UnixStream>, script: &dyn Fn(&Asked) -> Vec<u8
     let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
-    let answer = script(&Asked { head, body });
+    let answer = script(&Asked { head, body, connection: stream.get_ref().try_clone().ok()? });
     let mut stream: &UnixStream = stream.get_ref();
     stream.write_all(&answer).ok()?;
     (!answer.is_empty()).then_some(())
@@ -158,7 +230,7 @@ pub fn echo(asked: &Asked) -> Vec<u8> {
 
 /// Calls a function and waits.
 pub fn call(client: &Client, function: &str, body: &[u8]) -> Answer {
-    block_on(client.call(function, Bytes::copy_from_slice(body), &NO_METADATA, None)).unwrap()
+    wait(client.call(function, Bytes::copy_from_slice(body), &NO_METADATA, None)).unwrap()
 }
 
 /// A call without metadata.

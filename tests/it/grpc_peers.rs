@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use tinyfaas::front::grpc::Config;
 use tinyfaas::function::Limits;
@@ -21,8 +20,9 @@ fn open() -> Door {
     door.install("echo", limits.clone(), echo);
     door.install("headers", limits.clone(), headers);
     door.install("fails", limits.clone(), |_| http(500, "X-Why: because\r\n", "na\u{ef}ve 100%\nboom".as_bytes()));
-    door.install("slow", limits, |_| {
-        std::thread::sleep(Duration::from_secs(1));
+    // Never answers in time.
+    door.install("slow", limits, |asked| {
+        assert!(asked.given_up());
         http(200, "", b"late")
     });
     door
@@ -43,6 +43,21 @@ fn grpcio_calls_checks_health_and_reflects() {
     let out = run(python.arg(peers_script("grpcio_client.py")).arg(door.address.to_string()).arg(protos));
     assert_eq!(out, "all well\n");
     door.settled();
+}
+
+#[test]
+fn nghttp_is_told_the_http_status_of_what_is_no_grpc() {
+    peers_python();
+    let door = open();
+    let url = format!("http://{}/openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request", door.address);
+    let out = run(Command::new("nghttp").args(["-v", &url]));
+    assert!(out.contains(":status: 405") && out.contains("allow: POST"), "{out}");
+    let file = question_file("json");
+    let mut nghttp = Command::new("nghttp");
+    nghttp.args(["-v", "-H", "content-type: application/json", "-H", ":method: POST", "-d"]);
+    let out = run(nghttp.arg(&file).arg(&url));
+    std::fs::remove_file(file).unwrap();
+    assert!(out.contains(":status: 415") && !out.contains("grpc-status"), "{out}");
 }
 
 /// A question in a file, for clients that send bytes.

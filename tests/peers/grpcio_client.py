@@ -121,7 +121,7 @@ def check_health(channel):
 
 
 def check_reflection(channel, out):
-    """What reflection tells is what protoc makes of our files."""
+    """What reflection tells is what protoc makes of our files; grpcio's own database of descriptors can use it."""
     database = ProtoReflectionDescriptorDatabase(channel)
     assert SERVICE in database.get_services(), database.get_services()
     pool = descriptor_pool.DescriptorPool(database)
@@ -130,19 +130,44 @@ def check_reflection(channel, out):
     names = sorted(file.name for file in PROTOS.glob("*.proto"))
     assert protoc.main(["", f"-I{PROTOS}", f"-o{out}/all.bin", *names]) == 0
     compiled = descriptor_pb2.FileDescriptorSet.FromString(Path(out, "all.bin").read_bytes())
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    assert len(compiled.file) == 4
     for ours in compiled.file:
         # protoc leaves JSON names out of what it writes with -o where they follow from the names; we tell them.
         for message in ours.message_type:
             for field in message.field:
                 words = field.name.split("_")
                 field.json_name = words[0] + "".join(w[:1].upper() + w[1:] for w in words[1:])
-        question = reflection_pb2.ServerReflectionRequest(file_by_filename=ours.name)
-        (answer,) = stub.ServerReflectionInfo(iter([question]), timeout=20)
-        (told,) = answer.file_descriptor_response.file_descriptor_proto
+    for version in ("v1", "v1alpha"):
+        check_reflection_of(channel, version, compiled.file)
+
+
+def check_reflection_of(channel, version, files):
+    """Every kind of question in one stream. grpcio has messages of v1alpha alone: those of v1 are the same on the wire."""
+    service = f"grpc.reflection.{version}.ServerReflection"
+    call = channel.stream_stream(
+        f"/{service}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    question = reflection_pb2.ServerReflectionRequest
+    answers = call(
+        iter(
+            [question(file_by_filename=file.name) for file in files]
+            + [question(file_containing_symbol=f"{file.package}.{file.service[0].name}") for file in files]
+            + [question(list_services="*"), question(file_containing_symbol="no.Symbol"), question(file_by_filename="no.proto")]
+        ),
+        timeout=20,
+    )
+    for ours in [*files, *files]:
+        (told,) = next(answers).file_descriptor_response.file_descriptor_proto
         told = descriptor_pb2.FileDescriptorProto.FromString(told)
         assert told == ours, f"{ours.name}:\n{told}\nis not\n{ours}"
-    assert len(compiled.file) == 4
+    listed = [entry.name for entry in next(answers).list_services_response.service]
+    assert sorted(listed) == sorted(f"{file.package}.{file.service[0].name}" for file in files), listed
+    for name in ("no.Symbol", "no.proto"):
+        answer = next(answers)
+        assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0] and name in str(answer), answer
+    assert list(answers) == []
 
 
 def main():
