@@ -9,7 +9,7 @@
 #[allow(dead_code)]
 mod fake_handler;
 mod load;
-#[path = "../server.rs"]
+#[path = "../server/mod.rs"]
 mod server;
 
 use std::io::Write;

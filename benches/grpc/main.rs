@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backends;
-#[path = "../server.rs"]
+#[path = "../server/mod.rs"]
 mod server;
 
 use std::io::{Read, Write};
