@@ -7,12 +7,14 @@ mod active;
 mod error;
 pub mod health;
 mod idle;
+mod left;
 mod restore;
 mod start;
 mod supervise;
 
 pub use active::{Active, HandlerStatus, State};
 pub use error::DeployError;
+use left::Left;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -69,6 +71,9 @@ pub struct Deployer {
     restored: Shutdown,
     /// Told when handlers are left running.
     leaving: Shutdown,
+    /// What could not be removed, and who removes it.
+    left: (async_channel::Sender<Left>, async_channel::Receiver<Left>),
+    tidying: Mutex<Option<Task<()>>>,
 }
 
 /// Keeps a name to one deployment, deletion or restoration at a time.
@@ -103,6 +108,8 @@ impl Deployer {
             known: Shutdown::new(),
             restored: Shutdown::new(),
             leaving: Shutdown::new(),
+            left: async_channel::unbounded(),
+            tidying: Mutex::default(),
         }
     }
 
@@ -235,6 +242,10 @@ impl Deployer {
             Self::end(active).await;
         }
         Self::join(&self.retiring).await;
+        let tidying = lock(&self.tidying).take();
+        if let Some(tidying) = tidying {
+            tidying.cancel().await;
+        }
     }
 
     /// Checks the archive, seals the spool, and says what exactly is deployed.
@@ -329,10 +340,14 @@ impl Deployer {
     }
 
     async fn forget_unless_active(&self, deployment: &Deployment) {
-        let same = self.active().get(&deployment.name).is_some_and(|a| a.deployment().digest == deployment.digest);
-        if !same && let Err(e) = self.backend.forget(deployment).await {
-            log::warn!("what was prepared for {} is left behind: {e}", deployment.name);
+        if !self.is_active(deployment) {
+            self.forget(deployment).await;
         }
+    }
+
+    /// Whether this very version is what is deployed under its name.
+    fn is_active(&self, deployment: &Deployment) -> bool {
+        self.get(&deployment.name).is_some_and(|active| active.deployment().digest == deployment.digest)
     }
 
     async fn join(tasks: &Mutex<Vec<Task<()>>>) {

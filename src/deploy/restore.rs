@@ -42,6 +42,7 @@ impl Deployer {
     pub async fn restore(self: &Arc<Self>, stored: Stored) {
         let mut running = self.running().await;
         self.known.begin();
+        self.tidy();
         let mut all = Vec::new();
         for active in stored.0 {
             let deployment = active.deployment();

@@ -98,10 +98,4 @@ impl Deployer {
             self.stop_handler(handler.id()).await;
         }
     }
-
-    pub(super) async fn stop_handler(&self, id: &str) {
-        if let Err(e) = self.backend.stop(id).await {
-            log::warn!("handler {id} is left behind until the next start: {e}");
-        }
-    }
 }

@@ -68,6 +68,11 @@ impl Played {
         self.ended.notify(usize::MAX);
     }
 
+    fn reach(&self) -> Result<(), BackendError> {
+        let away = || BackendError { kind: BackendErrorKind::Unreachable, text: "no engine".into() };
+        if *lock(&self.away) { Err(away()) } else { Ok(()) }
+    }
+
     fn alive(&self) -> Vec<String> {
         lock(&self.alive).iter().cloned().collect()
     }
@@ -106,6 +111,7 @@ impl Backend for Played {
 
     fn stop<'a>(&'a self, id: &'a str) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(async {
+            self.reach()?;
             self.end(id);
             Ok(())
         })
@@ -113,6 +119,7 @@ impl Backend for Played {
 
     fn forget<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(async {
+            self.reach()?;
             lock(&self.forgotten).push(deployment.digest.clone());
             Ok(())
         })
@@ -132,9 +139,7 @@ impl Backend for Played {
 
     fn running(&self) -> Boxed<'_, Result<Vec<Found>, BackendError>> {
         Box::pin(async {
-            if *lock(&self.away) {
-                return Err(BackendError { kind: BackendErrorKind::Unreachable, text: "no engine".into() });
-            }
+            self.reach()?;
             Ok(std::mem::take(&mut *lock(&self.found)))
         })
     }
@@ -323,6 +328,36 @@ fn a_handler_that_ends_is_replaced() {
         stage.backend.end(&before[0]);
         stage.until("another one runs", |s| s.backend.alive().len() == 2 && s.backend.alive() != before).await;
         stage.until("it takes calls", |s| s.dispatch.function("f").unwrap().snapshot().len() == 2).await;
+    });
+}
+
+#[test]
+fn what_cannot_be_removed_while_the_engine_is_away_goes_when_it_is_back() {
+    let stage = Stage::new("left");
+    stage.run(async {
+        stage.deploy("f", "one", 2).await.unwrap();
+        *lock(&stage.backend.away) = true;
+        stage.deployer.delete(&Name::parse("f").unwrap()).await.unwrap();
+        assert_eq!((stage.backend.alive().len(), lock(&stage.backend.forgotten).len()), (2, 0));
+        *lock(&stage.backend.away) = false;
+        stage.until("the handlers are gone", |s| s.backend.alive().is_empty()).await;
+        stage.until("the version is forgotten", |s| lock(&s.backend.forgotten).len() == 1).await;
+    });
+}
+
+#[test]
+fn what_was_deployed_again_meanwhile_is_not_removed_when_the_engine_is_back() {
+    let stage = Stage::new("again");
+    stage.run(async {
+        stage.deploy("f", "one", 1).await.unwrap();
+        *lock(&stage.backend.away) = true;
+        stage.deployer.delete(&Name::parse("f").unwrap()).await.unwrap();
+        stage.deploy("f", "one", 1).await.unwrap();
+        *lock(&stage.backend.away) = false;
+        stage.until("the first handler is gone", |s| s.backend.alive() == ["h1"]).await;
+        stage.deployer.delete(&Name::parse("f").unwrap()).await.unwrap();
+        stage.until("the last handler is gone", |s| s.backend.alive().is_empty()).await;
+        assert_eq!(lock(&stage.backend.forgotten).len(), 1, "only for the last deletion");
     });
 }
 
