@@ -40,3 +40,4 @@ mod status;
 mod supervision;
 mod upgrade;
 mod watch;
+mod wire_fuzz;
