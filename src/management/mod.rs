@@ -155,11 +155,8 @@ impl Management {
                     let mut text = Vec::new();
                     while let Ok(line) = lines.recv().await {
                         text.clear();
-                        let id = handler.id().get(..12).unwrap_or(handler.id());
-                        text.extend_from_slice(
-                            format!("function={} handler={id} {} ", active.deployment().name, line.timestamp)
-                                .as_bytes(),
-                        );
+                        let (name, id) = (&active.deployment().name, handler.id());
+                        text.extend_from_slice(format!("function={name} handler={id} {} ", line.timestamp).as_bytes());
                         text.extend_from_slice(&line.text);
                         text.push(b'\n');
                         pieces.send(&text).await?;

@@ -1,6 +1,7 @@
 //! The management API row by row, as scripts use it: uploads, archives from every tool, URLs, lists, logs, and what comes back
 //! after a stop. What depends on who runs the handlers is tried on each backend.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -8,6 +9,7 @@ use std::process::{Command, Stdio};
 use base64::Engine as _;
 
 use crate::board::{Backend, Board, TempDir, docker, left_of, left_on_engine, request, zip_of};
+use crate::status::status_of;
 
 const ECHO: &str = "def fn(input):\n    print('called with', input)\n    return 'got ' + str(input)\n";
 
@@ -259,6 +261,19 @@ fn lists_logs_deletion_and_wiping() {
         assert_eq!(words[0], "function=two");
         assert!(words[1].strip_prefix("handler=").is_some_and(|id| !id.is_empty()), "{line}");
         assert!(words[2].len() >= 20 && words[2].contains('T') && words[2].ends_with('Z'), "{line}");
+        // Both handlers are told apart, by the names that their function's state has.
+        let ids = |text: &str| -> BTreeSet<String> {
+            text.lines().map(|line| line.split(' ').nth(1).unwrap().strip_prefix("handler=").unwrap().into()).collect()
+        };
+        let status = status_of(&board, "two");
+        let known = status["handlers"].as_array().unwrap().iter().map(|h| h["id"].as_str().unwrap().to_owned());
+        let known: BTreeSet<String> = known.collect();
+        assert_eq!(known.len(), 2);
+        board.wait_for("both handlers to have logged", |board| {
+            // At once, so that the least busy one is not always the same.
+            std::thread::scope(|scope| (0..8).for_each(|_| _ = scope.spawn(|| board.call("two", b"x"))));
+            (ids(&board.manage("GET", "/logs?name=two", b"").text()) == known).then_some(())
+        });
         let all = board.manage("GET", "/logs", b"").text();
         assert!(all.contains("function=one ") && all.contains("function=two "), "{all}");
         let deleted = board.delete("one");
