@@ -9,8 +9,6 @@ use tinyfaas::wire::coap::message::{Code, Kind, Message, Token, Writer};
 #[derive(Debug, Clone, Copy)]
 pub enum Pattern {
     Ping,
-    /// Two pings, of which the first one counts: libcoap 4.3 leaves every second ping of an endpoint unanswered.
-    TwoPings,
     Discovery,
     /// Function `echo`, 16 bytes there and back.
     Call,
@@ -61,12 +59,6 @@ impl Endpoint {
         self.id = self.id.wrapping_add(1);
         let token = Token::new(&self.id.to_be_bytes()).unwrap();
         match pattern {
-            Pattern::TwoPings => {
-                self.ping();
-                self.socket.send(&self.buf).unwrap();
-                self.id = self.id.wrapping_add(1);
-                self.ping();
-            }
             Pattern::Ping => self.ping(),
             Pattern::Discovery => {
                 Writer::new(&mut self.buf, Kind::Con, Code::GET, self.id, &token)
@@ -89,13 +81,10 @@ impl Endpoint {
     }
 
     /// Whether a datagram is the answer; a separate one is acknowledged.
-    fn is_answer(&self, datagram: &[u8], pattern: Pattern) -> bool {
+    fn is_answer(&self, datagram: &[u8]) -> bool {
         let m = Message::parse(datagram).expect("a message");
         match m.kind {
-            Kind::Rst => match pattern {
-                Pattern::TwoPings => m.id == self.id || m.id == self.id.wrapping_sub(1),
-                _ => m.id == self.id,
-            },
+            Kind::Rst => m.id == self.id,
             Kind::Ack if m.code == Code::EMPTY => false,
             _ => {
                 if m.kind == Kind::Con {
@@ -137,7 +126,7 @@ fn blocking(endpoint: &mut Endpoint, pattern: Pattern, until: Instant, times: &m
         endpoint.ask(pattern);
         loop {
             match endpoint.socket.recv(&mut buf) {
-                Ok(n) if endpoint.is_answer(&buf[..n], pattern) => break,
+                Ok(n) if endpoint.is_answer(&buf[..n]) => break,
                 Ok(_) => {}
                 Err(_) => drop(endpoint.socket.send(&endpoint.buf)),
             }
@@ -163,7 +152,7 @@ fn polling(
         let mut idle = true;
         for endpoint in endpoints.iter_mut() {
             match endpoint.socket.recv(&mut buf) {
-                Ok(n) if endpoint.is_answer(&buf[..n], pattern) => {
+                Ok(n) if endpoint.is_answer(&buf[..n]) => {
                     idle = false;
                     done += 1;
                     times.push(endpoint.sent.elapsed().as_micros() as u32);

@@ -86,13 +86,14 @@ fn compare() {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (name, pattern, their_pattern) in [
-        ("ping (libcoap's in twos: it leaves every second one unanswered)", Pattern::Ping, Pattern::TwoPings),
-        ("discovery", Pattern::Discovery, Pattern::Discovery),
-        ("call (ours: a handler on a unix socket; theirs: /time)", Pattern::Call, Pattern::Time),
+        // libcoap 4.3 leaves pings that follow each other unanswered for a second: no peer to compare with.
+        ("ping", Pattern::Ping, None),
+        ("discovery", Pattern::Discovery, Some(Pattern::Discovery)),
+        ("call (ours: a handler on a unix socket; theirs: /time)", Pattern::Call, Some(Pattern::Time)),
     ] {
         for endpoints in [1, 64] {
             let (a, a_cpu) = measure(&tinyfaas, pattern, endpoints);
-            let b = theirs.as_ref().map(|theirs| measure(theirs, their_pattern, endpoints));
+            let b = theirs.as_ref().zip(their_pattern).map(|(theirs, pattern)| measure(theirs, pattern, endpoints));
             let b_text = b.as_ref().map_or("| – | – | – | – | – |".into(), |(b, cpu)| {
                 format!("| {:.0} | {} | {} | {cpu:.1} | {:.2} |", b.rate(), b.p(50), b.p(99), a.rate() / b.rate())
             });
