@@ -116,7 +116,11 @@ impl Deployer {
             end.begun().await;
             None
         };
-        ended.or(broken).or(silent).or(retired).await
+        let tidy = async {
+            handler.close_unused().await;
+            None
+        };
+        ended.or(broken).or(silent).or(retired).or(tidy).await
     }
 
     /// Completes when a call made it doubtful that the handler is well and the handler does not say so either. Asked only

@@ -339,7 +339,7 @@ impl Exchange<'_> {
         // Bytes after the reply, or a body it did not read: the next reply could not be told from them.
         let clean = self.reusable && self.pump.is_none() && self.start == self.end;
         if let (Some(stream), Some(lease), true) = (self.stream.take(), &self.lease, clean) {
-            lease.handler().keep(stream);
+            lease.handler().keep(stream, lease.function().limits().concurrency);
         }
         self.lease = None;
     }

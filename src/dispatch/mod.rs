@@ -1,7 +1,7 @@
 //! The function table: which functions there are, which handlers serve them, who waits.
 //!
 //! A call takes the least busy healthy handler, or waits in its function's bounded queue until one is free, within its
-//! deadline. What then happens between us and the handler is in [`exchange`]. Nothing here knows a protocol of the front
+//! deadline: first come, first served. What then happens between us and the handler is in [`exchange`]. Nothing here knows a protocol of the front
 //! doors or an engine.
 
 pub mod exchange;
@@ -138,18 +138,19 @@ impl Dispatch {
             let function = self.callable(name)?;
             let limit = begun + function.limits().timeout;
             let deadline = asked.map_or(limit, |asked| asked.min(limit));
-            if let Some(lease) = function.try_lease() {
+            let waits = place.as_ref().is_some_and(|place: &table::Place| place.is_in(&function));
+            if let Some(lease) = function.try_lease(waits) {
                 return Ok((lease, deadline));
             }
             let freed = function.listen();
             // A place may have become free between the look and the listening.
-            if let Some(lease) = function.try_lease() {
+            if let Some(lease) = function.try_lease(waits) {
                 return Ok((lease, deadline));
             }
             if let Some(why) = function.refusal() {
                 return Err(Failure::new(FailureKind::Unavailable, why));
             }
-            if !place.as_ref().is_some_and(|place: &table::Place| place.is_in(&function)) {
+            if !waits {
                 place = Some(function.queue().ok_or_else(|| {
                     let queue = function.limits().queue;
                     let text =
@@ -195,6 +196,9 @@ impl Dispatch {
     }
 }
 
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod queue_tests;
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

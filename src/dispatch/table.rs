@@ -2,16 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use async_io::Timer;
 use event_listener::{Event, EventListener};
 
 use super::sleep::Sleep;
 use crate::function::{Limits, Name};
 use crate::net::{Address, Stream};
 
-/// Idle connections kept to one handler; more calls at once than this open new ones.
-const IDLE_CONNECTIONS: usize = 4;
+/// Idle connections kept to one handler, and no more than it takes calls at once. A new connection costs more than a call.
+const IDLE_CONNECTIONS: usize = 64;
+/// How long a connection is kept that no call needs. One stays: the next call seldom needs more.
+const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// One version of a function and the handlers that serve it.
 #[derive(Debug)]
@@ -25,7 +28,8 @@ pub struct Function {
     retired: AtomicBool,
     /// Whether a call may have changed something since somebody asked.
     changed: AtomicBool,
-    /// Notified when a place becomes free, a handler comes, or the function is retired.
+    /// Notified for each place that becomes free, and of all that those who wait have to look at. As many listeners are
+    /// notified as there are places that none of them has taken yet, or all.
     freed: Event,
     sleep: Sleep,
     /// Notified when the last call in flight ends.
@@ -39,7 +43,10 @@ pub struct Handler {
     address: Address,
     healthy: AtomicBool,
     in_flight: AtomicUsize,
-    idle: Mutex<Vec<Stream>>,
+    /// Connections that no call uses, and since when, the longest unused first.
+    idle: Mutex<Vec<(Stream, Instant)>>,
+    /// Notified when one is kept.
+    kept: Event,
     /// Notified when a call found nobody listening.
     broken: Event,
     /// Whether a call made it doubtful that the handler is well; whether it gets no calls until that is known.
@@ -93,13 +100,13 @@ impl Function {
         // Whoever woke it and did not wait has its time to come again.
         self.sleep.touch();
         self.handlers().push(handler);
-        self.freed.notify(self.limits.concurrency);
+        self.tell_of_places();
     }
 
     /// A handler of this function that was [doubted](Handler::doubted) said that it is well: it gets calls again.
     pub fn readmit(&self, handler: &Handler) {
         handler.held.store(false, Ordering::Release);
-        self.freed.notify(self.limits.concurrency);
+        self.tell_of_places();
     }
 
     /// Takes a handler out: it gets no new calls.
@@ -227,19 +234,37 @@ impl Function {
         self.freed.listen()
     }
 
-    pub(super) fn try_lease(self: &Arc<Self>) -> Option<Lease> {
+    /// Takes the least busy handler with a place free. Who `waits` in the queue gets any; others only what is left over when
+    /// each that waits has one: a call that comes does not overtake those that came before.
+    pub(super) fn try_lease(self: &Arc<Self>, waits: bool) -> Option<Lease> {
         if self.retired.load(Ordering::Acquire) {
             return None;
         }
         let handlers = self.handlers();
-        let free = handlers
-            .iter()
-            .filter(|h| h.is_healthy() && !h.held.load(Ordering::Acquire) && h.in_flight() < self.limits.concurrency)
-            .min_by_key(|h| h.in_flight())?;
+        let waiting = if waits { 0 } else { self.waiting() };
+        if waiting > 0 && handlers.iter().map(|h| self.free_of(h)).sum::<usize>() <= waiting {
+            return None;
+        }
+        let free = handlers.iter().filter(|h| self.free_of(h) > 0).min_by_key(|h| h.in_flight())?;
         // Under the table's lock, so two callers cannot both take the last place.
         free.in_flight.fetch_add(1, Ordering::AcqRel);
         self.calls.fetch_add(1, Ordering::Relaxed);
         Some(Lease { function: Arc::clone(self), handler: Arc::clone(free) })
+    }
+
+    /// Wakes those who wait longest, as many as there are places, those included who were woken and did not come yet. Nobody
+    /// is woken for nothing: he would wait behind the others then.
+    fn tell_of_places(&self) {
+        let places = self.handlers().iter().map(|h| self.free_of(h)).sum::<usize>();
+        self.freed.notify(places);
+    }
+
+    /// Places for calls that a handler has free.
+    fn free_of(&self, handler: &Handler) -> usize {
+        match handler.takes_calls() {
+            true => self.limits.concurrency.saturating_sub(handler.in_flight()),
+            false => 0,
+        }
     }
 
     pub(super) fn queue(self: &Arc<Self>) -> Option<Place> {
@@ -266,6 +291,7 @@ impl Handler {
             healthy: AtomicBool::new(true),
             in_flight: AtomicUsize::new(0),
             idle: Mutex::default(),
+            kept: Event::new(),
             broken: Event::new(),
             doubtful: AtomicBool::new(false),
             held: AtomicBool::new(false),
@@ -286,6 +312,10 @@ impl Handler {
     /// Whether calls may be sent to it.
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Acquire)
+    }
+
+    fn takes_calls(&self) -> bool {
+        self.is_healthy() && !self.held.load(Ordering::Acquire)
     }
 
     /// Calls it works on now.
@@ -336,7 +366,7 @@ impl Handler {
     /// An open connection that no call uses and the handler did not close.
     pub(super) fn idle_connection(&self) -> Option<Stream> {
         loop {
-            let stream = self.idle_connections().pop()?;
+            let (stream, _) = self.idle_connections().pop()?;
             // Nothing may come on an idle connection: bytes or an end mean that it cannot be used.
             if matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock) {
                 return Some(stream);
@@ -344,15 +374,38 @@ impl Handler {
         }
     }
 
-    /// Keeps a connection for the next call.
-    pub(super) fn keep(&self, stream: Stream) {
+    /// Keeps a connection for the next call; `most` calls it takes at once.
+    pub(super) fn keep(&self, stream: Stream, most: usize) {
         let mut idle = self.idle_connections();
-        if idle.len() < IDLE_CONNECTIONS && self.is_healthy() {
-            idle.push(stream);
+        if idle.len() < IDLE_CONNECTIONS.min(most) && self.is_healthy() {
+            idle.push((stream, Instant::now()));
+            drop(idle);
+            self.kept.notify(1);
         }
     }
 
-    fn idle_connections(&self) -> MutexGuard<'_, Vec<Stream>> {
+    /// Closes connections that no call needed for a while, for ever.
+    pub async fn close_unused(&self) {
+        loop {
+            let kept = self.kept.listen();
+            if self.idle_connections().len() <= 1 {
+                kept.await;
+            } else {
+                Timer::after(KEPT_FOR).await;
+                self.close_unused_since(Instant::now().checked_sub(KEPT_FOR));
+            }
+        }
+    }
+
+    pub(super) fn close_unused_since(&self, then: Option<Instant>) {
+        let mut idle = self.idle_connections();
+        let unused = idle.iter().take_while(|(_, since)| then.is_some_and(|then| *since <= then)).count();
+        let most = idle.len().saturating_sub(1);
+        idle.drain(..unused.min(most));
+        idle.shrink_to_fit();
+    }
+
+    pub(super) fn idle_connections(&self) -> MutexGuard<'_, Vec<(Stream, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -371,7 +424,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.function.sleep.touch();
         let before = self.handler.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.function.freed.notify(1);
+        self.function.tell_of_places();
         if before == 1 {
             self.function.idle.notify(usize::MAX);
         }
@@ -388,5 +441,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        // Whoever gave up may have been woken for a place that is another's now.
+        self.0.tell_of_places();
     }
 }

@@ -150,7 +150,7 @@ fn connections_are_kept_and_a_closed_one_is_not_used_again() {
             let handler = Arc::clone(&dispatch.function("f").unwrap().snapshot()[0]);
             let mut open = if n % 3 == 0 { handler.idle_connection() } else { None };
             while let Some(stream) = open {
-                handler.keep(stream);
+                handler.keep(stream, 1);
                 Timer::after(Duration::from_millis(1)).await;
                 open = handler.idle_connection();
             }

@@ -1,0 +1,195 @@
+//! Who gets a handler, and in which order.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_io::block_on;
+use futures_lite::future;
+
+use super::*;
+use crate::function::Limits;
+use crate::net::Address;
+
+type Waiting<'a> = Pin<Box<dyn Future<Output = Result<(Lease, Instant), Failure>> + 'a>>;
+
+fn function(concurrency: usize, handlers: usize) -> Arc<Function> {
+    let timeout = std::time::Duration::from_secs(20);
+    let limits = Limits { memory: 0, cpu_millis: 0, pids: 0, timeout, concurrency, queue: 100 };
+    let function = Function::new(Name::parse("f").unwrap(), limits);
+    (0..handlers).for_each(|n| function.add(handler(n)));
+    Arc::new(function)
+}
+
+fn handler(n: usize) -> Arc<Handler> {
+    Arc::new(Handler::new(format!("h{n}"), Address::Unix("/nowhere".into())))
+}
+
+/// Looks at a call once.
+fn poll(waiting: &mut Waiting) -> Option<Lease> {
+    block_on(future::poll_once(waiting)).map(|got| got.unwrap().0)
+}
+
+#[test]
+fn a_call_that_comes_does_not_overtake_one_that_waits() {
+    let dispatch = Dispatch::default();
+    dispatch.install(function(1, 1));
+    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None)) };
+    let first = poll(&mut ask()).unwrap();
+    let mut second = ask();
+    assert!(poll(&mut second).is_none());
+    drop(first);
+    let mut third = ask();
+    assert!(poll(&mut third).is_none(), "the place is the second's");
+    drop(poll(&mut second).unwrap());
+    assert!(poll(&mut third).is_some());
+}
+
+#[test]
+fn two_places_that_become_free_at_once_are_taken_by_two() {
+    let dispatch = Dispatch::default();
+    dispatch.install(function(2, 1));
+    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None)) };
+    let leases = [poll(&mut ask()).unwrap(), poll(&mut ask()).unwrap()];
+    let (mut a, mut b) = (ask(), ask());
+    assert!(poll(&mut a).is_none() && poll(&mut b).is_none());
+    drop(leases);
+    // Not looked at again unless they are woken, as by an executor.
+    let both = async {
+        let (a, b) = future::zip(&mut a, &mut b).await;
+        a.is_ok() && b.is_ok()
+    };
+    let late = async {
+        Timer::after(std::time::Duration::from_secs(5)).await;
+        false
+    };
+    assert!(block_on(both.or(late)), "one of them was not woken");
+}
+
+#[test]
+fn a_place_of_a_handler_that_takes_no_calls_wakes_nobody() {
+    let dispatch = Dispatch::default();
+    let function = function(1, 2);
+    dispatch.install(Arc::clone(&function));
+    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None)) };
+    let (broken, well) = (poll(&mut ask()).unwrap(), poll(&mut ask()).unwrap());
+    let (mut a, mut b) = (ask(), ask());
+    assert!(poll(&mut a).is_none() && poll(&mut b).is_none());
+    broken.handler().doubt(true);
+    drop(broken);
+    assert!(poll(&mut a).is_none());
+    drop(well);
+    assert!(poll(&mut b).is_none(), "the first has not lost its place in the line");
+    assert!(poll(&mut a).is_some());
+}
+
+/// A call that waits, looked at when it was woken, as by an executor.
+struct Caller<'a> {
+    call: Waiting<'a>,
+    woken: Arc<Flag>,
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl<'a> Caller<'a> {
+    fn new(dispatch: &'a Dispatch) -> Self {
+        Self { call: Box::pin(dispatch.lease("f", None)), woken: Arc::new(Flag(AtomicBool::new(true))) }
+    }
+
+    fn look(&mut self) -> Option<Lease> {
+        if !self.woken.0.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let waker = Waker::from(Arc::clone(&self.woken));
+        match self.call.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(got) => Some(got.unwrap().0),
+            Poll::Pending => None,
+        }
+    }
+}
+
+/// Calls come, end and give up in any order, handlers come, are doubted and readmitted: when all who were woken have been
+/// looked at no place is free while a call waits, and those that got one are those that waited longest.
+#[test]
+fn whatever_happens_places_go_to_those_who_waited_longest() {
+    for seed in 0..300 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let dispatch = Dispatch::default();
+        let function = function(random.usize(1..4), 1);
+        dispatch.install(Arc::clone(&function));
+        let (mut waiting, mut leases) = (VecDeque::<Caller>::new(), Vec::<Lease>::new());
+        for step in 0..120 {
+            match random.u8(..16) {
+                0..6 => {
+                    let mut caller = Caller::new(&dispatch);
+                    match caller.look() {
+                        Some(lease) => leases.push(lease),
+                        None => waiting.push_back(caller),
+                    }
+                }
+                6..12 if !leases.is_empty() => drop(leases.swap_remove(random.usize(..leases.len()))),
+                12 if !waiting.is_empty() => drop(waiting.remove(random.usize(..waiting.len()))),
+                13 if function.snapshot().len() < 4 => function.add(handler(step)),
+                14 if !leases.is_empty() => {
+                    let lease = leases.swap_remove(0);
+                    let handler = function.snapshot().into_iter().find(|h| h.id() == lease.handler().id()).unwrap();
+                    handler.doubt(true);
+                    drop(lease);
+                    function.readmit(&handler);
+                }
+                _ => {}
+            }
+            // Sometimes several things happen before anybody is looked at.
+            if random.bool() {
+                settle(&mut waiting, &mut leases);
+                let free = function.snapshot().len() * function.limits().concurrency - leases.len();
+                assert!(
+                    free == 0 || waiting.is_empty(),
+                    "seed {seed} step {step}: {free} free, {} wait",
+                    waiting.len()
+                );
+                assert_eq!(function.waiting(), waiting.len());
+            }
+        }
+    }
+}
+
+/// Looks at all that were woken, the youngest first: whoever gets a place has to be the one that waits longest all the same.
+fn settle(waiting: &mut VecDeque<Caller>, leases: &mut Vec<Lease>) {
+    let mut got = vec![false; waiting.len()];
+    while let Some(n) = waiting.iter().rposition(|caller| caller.woken.0.load(Ordering::Acquire)) {
+        if let (Some(caller), Some(got)) = (waiting.get_mut(n), got.get_mut(n)) {
+            let lease = caller.look();
+            *got = lease.is_some();
+            leases.extend(lease);
+        }
+    }
+    let served = got.iter().take_while(|got| **got).count();
+    assert!(got.iter().skip(served).all(|got| !got), "overtaken: {got:?}");
+    waiting.drain(..served);
+}
+
+#[test]
+fn connections_that_no_call_needs_are_closed_but_for_one() {
+    let handler = handler(0);
+    let pairs: Vec<_> = (0..5).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect();
+    let keep = |n: usize| {
+        let stream = pairs[n].0.try_clone().unwrap();
+        handler.keep(crate::net::Stream::Unix(async_io::Async::new(stream).unwrap()), 4);
+    };
+    (0..5).for_each(keep);
+    assert_eq!(handler.idle_connections().len(), 4, "it takes four calls at once");
+    let then = Instant::now();
+    drop(handler.idle_connection());
+    keep(4);
+    handler.close_unused_since(Some(then));
+    assert_eq!(handler.idle_connections().len(), 1, "the one used since");
+    handler.close_unused_since(Some(Instant::now()));
+    assert_eq!(handler.idle_connections().len(), 1);
+}
