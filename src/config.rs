@@ -53,6 +53,14 @@ pub struct Config {
     #[argh(option, arg_name = "ADDR", from_str_fn(parse_management), default = "local(MANAGEMENT_PORT)")]
     pub management: SocketAddr,
 
+    /// file of tokens, one of which each request to the management API needs (docs/security.md); SIGHUP reads it again
+    #[argh(option, arg_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// let whoever reaches the management API deploy, where it listens beyond this machine without tokens
+    #[argh(switch)]
+    pub insecure_management: bool,
+
     /// address of the HTTP front door, or off; default [::]:8000
     #[argh(option, arg_name = "ADDR", from_str_fn(parse_listen), default = "Listen::everywhere(HTTP_PORT)")]
     pub http: Listen,
@@ -338,6 +346,14 @@ impl Config {
         }
         self.state_dir = std::path::absolute(&self.state_dir)
             .map_err(|e| format!("--state-dir: cannot make {:?} absolute: {e}", self.state_dir))?;
+        if !self.management.ip().to_canonical().is_loopback() && self.token_file.is_none() && !self.insecure_management
+        {
+            return Err(format!(
+                "--management: whoever reaches {} could deploy what he likes: name a --token-file (tinyfaas token new makes \
+                 tokens), or accept it with --insecure-management",
+                self.management
+            ));
+        }
         self.engine().map_err(|e| format!("--docker-host: {e}"))?;
         if self.keep_handlers && self.backend == BackendChoice::Process {
             return Err("--keep-handlers: processes end with the server: use --backend docker, or leave it out".into());

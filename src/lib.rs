@@ -48,6 +48,7 @@ pub mod runtimes;
 pub mod serve;
 pub mod shutdown;
 pub mod store;
+pub mod tokens;
 pub mod unpack;
 pub mod upload_request;
 pub mod wire;

@@ -11,6 +11,7 @@ use crate::fetch;
 use crate::logging;
 use crate::management::{Management, Settings};
 use crate::provision::Job;
+use crate::tokens::Tokens;
 use crate::upload_request::Defaults;
 use crate::worker::Workers;
 
@@ -24,6 +25,8 @@ pub struct Reload {
     pub config: Config,
     /// The enabled front doors as scheme and port.
     pub front_doors: Vec<(&'static str, u16)>,
+    /// Who may ask the management API.
+    pub tokens: Option<Arc<Tokens>>,
     /// Deploys functions.
     pub deployer: Arc<Deployer>,
     /// Answers the management API.
@@ -35,7 +38,7 @@ pub struct Reload {
 impl Reload {
     /// Whether there is a file or a folder to read again.
     pub fn is_of_use(&self) -> bool {
-        self.config.config.is_some() || self.config.functions.is_some()
+        self.config.config.is_some() || self.config.functions.is_some() || self.config.token_file.is_some()
     }
 
     /// Reads the file again and takes over what can be; where it is wrong, all stays as it is. Then has the folder of
@@ -50,7 +53,6 @@ impl Reload {
                 self.settings = reread.now.settings;
                 logging::init(self.config.log);
                 self.deployer.set_bounds(deploy_bounds(&self.config));
-                self.management.set(management_settings(&self.config, self.front_doors.clone()));
                 for key in reread.changed {
                     log::info!("{key} was changed by the file of settings");
                 }
@@ -59,6 +61,13 @@ impl Reload {
                 }
             }
         }
+        if let Some(path) = self.config.token_file.clone() {
+            match workers.unblock(move || Tokens::read(&path)).await.map_err(|e| e.to_string()).and_then(|r| r) {
+                Ok(tokens) => self.tokens = Some(Arc::new(tokens)),
+                Err(e) => log::error!("the tokens stay as they were: {e}"),
+            }
+        }
+        self.management.set(management_settings(&self.config, self.front_doors.clone(), self.tokens.clone()));
         self.provision();
     }
 
@@ -78,7 +87,11 @@ pub fn deploy_bounds(config: &Config) -> deploy::Bounds {
 }
 
 /// What the management API needs to know.
-pub fn management_settings(config: &Config, front_doors: Vec<(&'static str, u16)>) -> Settings {
+pub fn management_settings(
+    config: &Config,
+    front_doors: Vec<(&'static str, u16)>,
+    tokens: Option<Arc<Tokens>>,
+) -> Settings {
     Settings {
         max_upload: config.max_upload,
         defaults: defaults(config),
@@ -91,6 +104,7 @@ pub fn management_settings(config: &Config, front_doors: Vec<(&'static str, u16)
             policy: fetch::Policy { allow_local: config.allow_local_urls },
             ca_file: config.tls_ca.clone(),
         },
+        tokens,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::provision::Provision;
 use crate::reload::{Reload, deploy_bounds, management_settings};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::tokens::Tokens;
 use crate::worker::Workers;
 
 /// Bytes of bodies that are held whole, of all calls in flight together: those of CoAP, of gRPC, and of asynchronous
@@ -118,7 +119,18 @@ impl Server {
             running.push(self.executor.spawn(served));
         }
         let (listener, port) = listen("management", self.config.management)?;
-        let told = management_settings(&self.config, doors.clone());
+        let tokens = self
+            .config
+            .token_file
+            .as_deref()
+            .map(Tokens::read)
+            .transpose()
+            .map_err(|e| format!("--token-file: {e}"))?;
+        let tokens = tokens.map(Arc::new);
+        if tokens.is_none() && self.config.insecure_management {
+            log::warn!("management: whoever reaches port {port} can deploy and delete: --insecure-management");
+        }
+        let told = management_settings(&self.config, doors.clone(), tokens.clone());
         let management = Management::new(Arc::clone(&self.deployer), Arc::clone(&store), workers.clone(), told);
         let management = Arc::new(management);
         let bounds = self.http_bounds(MANAGEMENT_CONNECTIONS, 0);
@@ -133,6 +145,7 @@ impl Server {
             settings,
             config: self.config.clone(),
             front_doors: doors,
+            tokens,
             deployer: Arc::clone(&self.deployer),
             management,
             jobs,
@@ -225,7 +238,9 @@ async fn until_stopped(signals: &mut Signals, mut reload: Reload, workers: &Work
         match signals.next().await {
             Some(Ok(Signal::Hup)) if reload.is_of_use() => reload.reload(workers).await,
             // A terminal that is closed sends it to what runs there.
-            Some(Ok(Signal::Hup)) => return "SIGHUP, and there is neither --config nor --functions to read again",
+            Some(Ok(Signal::Hup)) => {
+                return "SIGHUP, and there is no --config, --functions or --token-file to read again";
+            }
             Some(Ok(Signal::Int)) => return "SIGINT",
             _ => return "SIGTERM",
         }

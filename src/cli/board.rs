@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::http_client::{Body, Request, Response};
+use super::token;
 use super::url::host_port;
 use crate::config::MANAGEMENT_PORT;
 use crate::wire::headers::Headers;
@@ -37,7 +38,11 @@ impl Board {
 
     /// Asks the management API; an answer that is no success is an error with its text.
     pub(super) fn ask(&self, method: &str, target: &str, body: Body) -> Result<Response, Error> {
-        let headers = Headers::new();
+        let mut headers = Headers::new();
+        if let Some(token) = token::find()? {
+            let field = format!("Bearer {token}");
+            headers.push("Authorization", field.as_bytes()).map_err(|e| Error::usage(format!("the token: {e}")))?;
+        }
         Request { host: &self.host, port: self.port, method, target, headers: &headers, body }.send()?.ok()
     }
 }

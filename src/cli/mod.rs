@@ -12,6 +12,7 @@ mod invoke;
 mod list;
 mod manage;
 mod output;
+mod token;
 mod url;
 
 use std::ffi::OsString;
@@ -64,6 +65,7 @@ enum Command {
     Delete(manage::Delete),
     Wipe(manage::Wipe),
     Clean(manage::Clean),
+    Token(token::Token),
 }
 
 /// What the arguments ask for.
@@ -112,6 +114,7 @@ impl Command {
             Self::Delete(command) => command.run(),
             Self::Wipe(command) => command.run(),
             Self::Clean(command) => command.run(),
+            Self::Token(command) => command.run(),
         }
     }
 }
@@ -208,7 +211,7 @@ mod tests {
     #[test]
     fn help_and_version_are_printed_and_a_wrong_argument_is_one_line() {
         assert!(matches!(asked(&["--version"]), Ok(Asked::Print(text)) if text.starts_with("tinyfaas ")));
-        for command in ["serve", "deploy", "invoke", "list", "logs", "delete", "wipe", "clean"] {
+        for command in ["serve", "deploy", "invoke", "list", "logs", "delete", "wipe", "clean", "token"] {
             let Ok(Asked::Print(top)) = asked(&["--help"]) else { panic!("no help") };
             assert!(top.contains(&format!("  {command} ")), "{command}");
             let Ok(Asked::Print(help)) = asked(&[command, "--help"]) else { panic!("no help of {command}") };

@@ -1,6 +1,7 @@
 //! The management API on its own port: deploy, delete, list, logs. HTTP/1.1 with JSON in and plain text out; what is
 //! deployed and how it is comes as JSON.
 
+mod access;
 mod functions;
 mod receive;
 
@@ -8,11 +9,14 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use access::{Denial, Failures};
+
 use crate::deploy::{Active, DeployError, Deployer};
 use crate::fetch;
 use crate::function::Name;
 use crate::http_server::{Head, RequestBody, Responder, Service};
 use crate::store::Store;
+use crate::tokens::Tokens;
 use crate::upload_request::{self, Defaults};
 use crate::wire::headers::Headers;
 use crate::wire::http1::percent_decode;
@@ -31,6 +35,8 @@ pub struct Settings {
     pub public_host: Option<String>,
     /// How archives are fetched.
     pub fetch: fetch::Config,
+    /// Who may ask; whoever reaches the port where `None`.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 /// Answers management requests.
@@ -39,6 +45,7 @@ pub struct Management {
     store: Arc<Store>,
     workers: Workers,
     settings: Mutex<Arc<Settings>>,
+    failures: Failures,
 }
 
 /// What comes before the name in the path of one function.
@@ -52,7 +59,7 @@ type Answer = Result<String, DeployError>;
 impl Management {
     /// Management of what `deployer` deploys.
     pub fn new(deployer: Arc<Deployer>, store: Arc<Store>, workers: Workers, settings: Settings) -> Self {
-        Self { deployer, store, workers, settings: Mutex::new(Arc::new(settings)) }
+        Self { deployer, store, workers, settings: Mutex::new(Arc::new(settings)), failures: Failures::default() }
     }
 
     /// Changes what holds for requests from now on.
@@ -188,6 +195,15 @@ impl Management {
 
 impl Service for Management {
     async fn serve<'c>(&'c self, head: Head, mut body: RequestBody<'c>, respond: Responder<'c>) -> io::Result<()> {
+        let settings = self.settings();
+        match access::admit(&head, settings.tokens.as_deref(), settings.public_host.as_deref(), &self.failures) {
+            Err(denial) => return deny(respond, &denial).await,
+            // Who looks is of no interest, who changes something is.
+            Ok(Some(name)) if head.method != "GET" => {
+                log::info!("{} {} by the token {name} from {}", head.method, shown(&head.target), head.peer.ip());
+            }
+            Ok(_) => {}
+        }
         let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
         let method = match path {
             "/upload" | "/uploadURL" | "/delete" | "/wipe" => "POST",
@@ -218,6 +234,22 @@ impl Service for Management {
             Err(e) => refuse(respond, &e).await,
         }
     }
+}
+
+async fn deny(mut respond: Responder<'_>, denial: &Denial) -> io::Result<()> {
+    // Its body is not read.
+    respond.close_after();
+    let mut headers = Headers::new();
+    if let Some((name, value)) = denial.field {
+        // Two constants: they cannot be refused.
+        let _ = headers.push(name, value.as_bytes());
+    }
+    respond.text_with(denial.status, &headers, denial.text).await
+}
+
+/// The start of what a client asked for, as a line of the log may hold it.
+fn shown(target: &str) -> String {
+    target.chars().take(80).filter(|c| !c.is_control()).collect()
 }
 
 async fn refuse(mut respond: Responder<'_>, e: &DeployError) -> io::Result<()> {

@@ -3,6 +3,7 @@
 // What helpers of tests meet unexpectedly ends the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod binary_handler;
 mod board;
 mod cli;
