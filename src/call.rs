@@ -75,6 +75,8 @@ pub struct Call<'a> {
     pub headers: &'a Headers,
     /// The body.
     pub body: Body<'a>,
+    /// The token that the caller sent, if it sent one.
+    pub token: Option<&'a str>,
     /// When the caller stops waiting, if it said so; the function's own timeout holds as well.
     pub deadline: Option<Instant>,
     /// Where the call came from.
@@ -115,6 +117,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// No function of that name. HTTP 404, CoAP 4.04, gRPC `NOT_FOUND`.
     UnknownFunction,
+    /// The function wants a token, and the caller sent none or a wrong one. HTTP 401, CoAP 4.01, gRPC `UNAUTHENTICATED`.
+    Unauthorized,
     /// The caller's own message was broken. HTTP 400, CoAP 4.00, gRPC `INTERNAL`.
     BadRequest,
     /// The body passes a bound. HTTP 413, CoAP 4.13, gRPC `RESOURCE_EXHAUSTED`.
@@ -134,6 +138,7 @@ impl FailureKind {
     pub const fn http_status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::Unauthorized => 401,
             Self::UnknownFunction => 404,
             Self::TooLarge => 413,
             Self::HandlerBroke => 502,

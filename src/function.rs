@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::tokens::Digest;
+
 /// A function's name: 1 to [`Name::MAX`] ASCII letters and digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Box<str>);
@@ -118,6 +120,8 @@ pub struct Deployment {
     pub envs: Vec<String>,
     /// What it may use.
     pub limits: Limits,
+    /// The tokens that calls need, one of them each; empty where anybody may call.
+    pub auth: Vec<Digest>,
     /// Its handlers are stopped when nobody called for so long; whole milliseconds.
     pub idle: Option<Duration>,
     /// Where it came from.

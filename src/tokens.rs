@@ -109,11 +109,22 @@ impl Tokens {
         Self::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
     }
 
+    /// The digests alone.
+    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
+        self.0.iter().map(|(_, digest)| digest)
+    }
+
     /// The name of `token`, if it is let in. Takes as long for each.
     pub fn name_of(&self, token: &str) -> Option<&str> {
         let digest = Digest::of(token);
         self.0.iter().fold(None, |found, (name, known)| if known.is(&digest) { Some(&**name) } else { found })
     }
+}
+
+/// Whether one of `known` is the digest of `token`. Takes as long for each.
+pub fn is_one_of(token: &str, known: &[Digest]) -> bool {
+    let digest = Digest::of(token);
+    known.iter().fold(false, |found, known| found | known.is(&digest))
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -182,6 +193,8 @@ mod tests {
             assert_eq!(tokens.name_of(wrong), None, "{wrong:?}");
         }
         assert_eq!(Digest::of("secret").to_string(), SECRET);
+        let digests: Vec<Digest> = tokens.digests().cloned().collect();
+        assert!(is_one_of("secret", &digests) && is_one_of("other", &digests) && !is_one_of("third", &digests));
         assert_eq!(Tokens::parse(&format!("ci {}", SECRET.to_uppercase())).unwrap().name_of("secret"), Some("ci"));
     }
 

@@ -17,6 +17,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::function::{Deployment, Limits, Name, Origin, Runtime};
 use crate::limits;
+use crate::tokens::Digest;
 use crate::wire::url::Url;
 use crate::wire::zip::path;
 
@@ -26,6 +27,8 @@ pub const MAX_THREADS: usize = 64;
 pub const MAX_ENV_BYTES: usize = 32 * 1024;
 /// Environment variables of a function; each costs an allocation.
 pub const MAX_ENVS: usize = 512;
+/// Tokens of a function; each is compared for each call.
+pub const MAX_AUTH: usize = 64;
 /// Prefix of the variables that we set for a handler ourselves.
 const OWN_PREFIX: &str = "TINYFAAS_";
 /// Characters of a wrong value that an error repeats.
@@ -46,6 +49,8 @@ pub struct Deploy {
     pub limits: Limits,
     /// Time without a call after which its handlers are stopped.
     pub idle: Option<Duration>,
+    /// The tokens that calls need; empty where anybody may call.
+    pub auth: Vec<Digest>,
     /// The folder of the archive that is the function: empty for the top, else without `/` around it.
     pub subfolder: String,
     /// Where it came from.
@@ -61,6 +66,7 @@ impl Deploy {
             threads: self.threads,
             envs: self.envs,
             limits: self.limits,
+            auth: self.auth,
             idle: self.idle,
             origin: self.origin,
             digest: String::new(),
@@ -117,7 +123,7 @@ pub fn described(
     detect: impl FnOnce(&str) -> Result<Runtime, String>,
     defaults: &Defaults,
 ) -> Result<Deploy, String> {
-    let known = ["name", "env", "threads", "envs", "limits", "idle", "subfolder_path"];
+    let known = ["name", "env", "threads", "envs", "limits", "idle", "auth", "subfolder_path"];
     let keys: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
     // Nobody else's clients send it: a field with a typing error would be no field.
     if let Some(key) = keys.keys().find(|key| !known.contains(&key.as_str())) {
@@ -159,6 +165,7 @@ struct Fields {
     envs: Option<List>,
     limits: Option<Limit>,
     idle: Option<Scalar>,
+    auth: Option<List>,
     subfolder_path: Option<Scalar>,
     url: Option<Scalar>,
 }
@@ -201,6 +208,7 @@ impl Fields {
             },
             idle,
             origin: Origin::Upload,
+            auth: self.auth.map_or_else(|| Ok(Vec::new()), List::auth)?,
             envs: self.envs.map_or_else(|| Ok(Vec::new()), List::envs)?,
         })
     }
@@ -251,6 +259,20 @@ enum List {
 }
 
 impl List {
+    fn auth(self) -> Result<Vec<Digest>, String> {
+        let Self::Texts(entries) = self else {
+            return Err("auth has to be a list of the SHA-256 of tokens, in hexadecimal".into());
+        };
+        if entries.len() > MAX_AUTH {
+            return Err(format!("auth has more than {MAX_AUTH} entries"));
+        }
+        let digest = |(n, entry): (usize, &Scalar)| match entry {
+            Scalar::Text(text) => Digest::parse(text).map_err(|why| format!("auth[{n}]: {why}")),
+            _ => Err(format!("auth[{n}] has to be a string")),
+        };
+        entries.iter().enumerate().map(digest).collect()
+    }
+
     fn envs(self) -> Result<Vec<String>, String> {
         let entries = match self {
             Self::Texts(entries) => entries,

@@ -67,6 +67,13 @@ fn each_missing_or_mistyped_field_is_named_with_what_it_should_be() {
         ("envs", Some("\"A=1\""), "envs has to be a list of strings KEY=VALUE"),
         ("envs", Some("{\"A\":\"1\"}"), "envs has to be a list of strings KEY=VALUE"),
         ("limits", Some("\"64Mi\""), "limits has to be an object such as {\"memory\":\"64Mi\"}"),
+        ("auth", Some("\"x\""), "auth has to be a list of the SHA-256 of tokens, in hexadecimal"),
+        ("auth", Some("[1]"), "auth[0] has to be a string"),
+        (
+            "auth",
+            Some("[\"tinyfaas_secret\"]"),
+            "auth[0]: no SHA-256 of a token: use 64 hexadecimal digits (tinyfaas token new makes one)",
+        ),
         ("idle", Some("5"), "idle has to be a string such as \"5m\", or \"off\""),
         (
             "idle",
@@ -200,4 +207,14 @@ fn wrong_limits_are_named_with_what_they_should_be() {
     {
         assert!(with("limits", limits).unwrap_err().contains("such as"), "{limits}");
     }
+}
+
+#[test]
+fn auth_is_a_list_of_digests_or_nothing() {
+    let digest = Digest::of("t").to_string();
+    let auth = |value: &str| with("auth", value).unwrap().auth;
+    assert_eq!(auth(&format!("[\"{digest}\"]")), [Digest::of("t")]);
+    assert_eq!((auth("[]"), auth("null")), (vec![], vec![]));
+    let many = vec![format!("\"{digest}\""); MAX_AUTH + 1].join(",");
+    assert_eq!(with("auth", &format!("[{many}]")).unwrap_err(), "auth has more than 64 entries");
 }

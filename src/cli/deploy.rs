@@ -20,6 +20,7 @@ use crate::function::{Name, Runtime};
 use crate::limits::{self, Idle};
 use crate::pack;
 use crate::quantity::{self, count};
+use crate::tokens::Tokens;
 use crate::wire::zip;
 
 /// deploy a function from a folder, a zip file or a URL, and wait until it answers; prints its URLs
@@ -88,6 +89,10 @@ pub(super) struct Deploy {
     #[argh(option, arg_name = "TIME", from_str_fn(limits::idle))]
     idle: Option<Idle>,
 
+    /// file of tokens (tinyfaas token new), one of which each call needs; default: anybody may call
+    #[argh(option, arg_name = "FILE")]
+    auth: Option<PathBuf>,
+
     /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
@@ -105,6 +110,8 @@ struct About<'a> {
     limits: Limits,
     #[serde(skip_serializing_if = "Option::is_none")]
     idle: Option<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    auth: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,6 +203,9 @@ impl Deploy {
     }
 
     fn about(&self, name: &Name, runtime: Runtime, url: Option<&str>) -> Result<String, Error> {
+        let tokens = self.auth.as_deref().map(Tokens::read).transpose();
+        let tokens = tokens.map_err(|e| Error::usage(format!("--auth: {e}")))?;
+        let auth: Vec<String> = tokens.iter().flat_map(Tokens::digests).map(ToString::to_string).collect();
         let about = About {
             name: name.as_str(),
             env: runtime.name(),
@@ -210,6 +220,7 @@ impl Deploy {
                 queue: self.queue,
             },
             idle: self.idle.map(|idle| idle.to_string()),
+            auth: &auth,
             url,
             subfolder_path: self.subfolder.as_deref(),
         };

@@ -94,7 +94,8 @@ pub struct HandlerStatus {
 impl Active {
     /// A version whose handlers are to be started.
     pub(super) fn new(deployment: Deployment) -> Arc<Self> {
-        let function = Function::new(deployment.name.clone(), deployment.limits.clone());
+        let function =
+            Function::new(deployment.name.clone(), deployment.limits.clone()).guarded(deployment.auth.clone());
         let slots = (0..deployment.threads).map(|_| Slot::default()).collect();
         Arc::new(Self {
             deployment,
@@ -243,6 +244,7 @@ mod tests {
             runtime: Runtime::Binary,
             threads,
             envs: Vec::new(),
+            auth: Vec::new(),
             idle: None,
             origin: crate::function::Origin::Upload,
             limits: Limits {

@@ -219,6 +219,7 @@ impl Stage {
             threads,
             envs: Vec::new(),
             limits: Limits { queue: *lock(&self.queue), ..limits() },
+            auth: Vec::new(),
             idle: *lock(&self.idle),
             subfolder: String::new(),
             origin: Origin::Upload,
@@ -239,6 +240,7 @@ impl Stage {
             query: "",
             headers: &headers,
             body: Body::Bytes(b""),
+            token: None,
             deadline: None,
             protocol: Protocol::Http,
         };

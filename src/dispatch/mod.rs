@@ -108,7 +108,7 @@ impl Dispatch {
     /// # Errors
     /// [`Failure`] when there is no reply; dropping the future gives the call up.
     pub async fn call<'a>(&self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
-        let (mut lease, deadline) = self.lease(call.function, call.deadline).await?;
+        let (mut lease, deadline) = self.lease(call.function, call.token, call.deadline).await?;
         loop {
             match exchange::connect(&lease, deadline).await? {
                 Some(stream) => {
@@ -124,18 +124,23 @@ impl Dispatch {
                 None => {
                     lease.handler().mark_unhealthy();
                     drop(lease);
-                    (lease, _) = self.lease(call.function, Some(deadline)).await?;
+                    (lease, _) = self.lease(call.function, call.token, Some(deadline)).await?;
                 }
             }
         }
     }
 
     /// Waits for a handler that has a place free; also says until when the call may take.
-    async fn lease(&self, name: &str, asked: Option<Instant>) -> Result<(Lease, Instant), Failure> {
+    async fn lease(
+        &self,
+        name: &str,
+        token: Option<&str>,
+        asked: Option<Instant>,
+    ) -> Result<(Lease, Instant), Failure> {
         let begun = Instant::now();
         let mut place = None;
         loop {
-            let function = self.callable(name)?;
+            let function = self.callable(name, token)?;
             let limit = begun + function.limits().timeout;
             let deadline = asked.map_or(limit, |asked| asked.min(limit));
             let waits = place.as_ref().is_some_and(|place: &table::Place| place.is_in(&function));
@@ -173,21 +178,30 @@ impl Dispatch {
         }
     }
 
-    /// The function of that name, if calls are taken at all.
+    /// The function of that name, if calls are taken at all, and from who sent this token.
     ///
     /// # Errors
-    /// Unknown, or the runtime is stopping.
-    pub fn callable(&self, name: &str) -> Result<Arc<Function>, Failure> {
+    /// Unknown, not for this caller, or the runtime is stopping.
+    pub fn callable(&self, name: &str, token: Option<&str>) -> Result<Arc<Function>, Failure> {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Failure::new(FailureKind::Unavailable, "the runtime is stopping: try again later"));
         }
-        self.function(name).ok_or_else(|| {
+        let function = self.function(name).ok_or_else(|| {
             let shown: String = name.chars().take(Name::MAX).collect();
             Failure::new(
                 FailureKind::UnknownFunction,
                 format!("no function named {shown:?}: GET /list shows those deployed"),
             )
-        })
+        })?;
+        match function.admits(token) {
+            true => Ok(function),
+            false => {
+                let text = format!(
+                    "function {name} wants a token: HTTP and gRPC send it as authorization: Bearer TOKEN, CoAP as ?token=TOKEN"
+                );
+                Err(Failure::new(FailureKind::Unauthorized, text))
+            }
+        }
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, Arc<Function>>> {

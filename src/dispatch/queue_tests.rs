@@ -34,7 +34,7 @@ fn poll(waiting: &mut Waiting) -> Option<Lease> {
 fn a_call_that_comes_does_not_overtake_one_that_waits() {
     let dispatch = Dispatch::default();
     dispatch.install(function(1, 1));
-    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None)) };
+    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None, None)) };
     let first = poll(&mut ask()).unwrap();
     let mut second = ask();
     assert!(poll(&mut second).is_none());
@@ -49,7 +49,7 @@ fn a_call_that_comes_does_not_overtake_one_that_waits() {
 fn two_places_that_become_free_at_once_are_taken_by_two() {
     let dispatch = Dispatch::default();
     dispatch.install(function(2, 1));
-    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None)) };
+    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None, None)) };
     let leases = [poll(&mut ask()).unwrap(), poll(&mut ask()).unwrap()];
     let (mut a, mut b) = (ask(), ask());
     assert!(poll(&mut a).is_none() && poll(&mut b).is_none());
@@ -71,7 +71,7 @@ fn a_place_of_a_handler_that_takes_no_calls_wakes_nobody() {
     let dispatch = Dispatch::default();
     let function = function(1, 2);
     dispatch.install(Arc::clone(&function));
-    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None)) };
+    let ask = || -> Waiting { Box::pin(dispatch.lease("f", None, None)) };
     let (broken, well) = (poll(&mut ask()).unwrap(), poll(&mut ask()).unwrap());
     let (mut a, mut b) = (ask(), ask());
     assert!(poll(&mut a).is_none() && poll(&mut b).is_none());
@@ -99,7 +99,7 @@ impl Wake for Flag {
 
 impl<'a> Caller<'a> {
     fn new(dispatch: &'a Dispatch) -> Self {
-        Self { call: Box::pin(dispatch.lease("f", None)), woken: Arc::new(Flag(AtomicBool::new(true))) }
+        Self { call: Box::pin(dispatch.lease("f", None, None)), woken: Arc::new(Flag(AtomicBool::new(true))) }
     }
 
     fn look(&mut self) -> Option<Lease> {

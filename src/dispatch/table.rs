@@ -10,6 +10,7 @@ use event_listener::{Event, EventListener};
 use super::sleep::Sleep;
 use crate::function::{Limits, Name};
 use crate::net::{Address, Stream};
+use crate::tokens::{self, Digest};
 
 /// Idle connections kept to one handler, and no more than it takes calls at once. A new connection costs more than a call.
 const IDLE_CONNECTIONS: usize = 64;
@@ -21,6 +22,8 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 pub struct Function {
     name: Name,
     limits: Limits,
+    /// The tokens that calls need; empty where anybody may call.
+    auth: Vec<Digest>,
     handlers: Mutex<Vec<Arc<Handler>>>,
     waiting: AtomicUsize,
     refused: AtomicU64,
@@ -73,6 +76,7 @@ impl Function {
         Self {
             name,
             limits,
+            auth: Vec::new(),
             handlers: Mutex::default(),
             waiting: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
@@ -83,6 +87,16 @@ impl Function {
             sleep: Sleep::new(),
             idle: Event::new(),
         }
+    }
+
+    /// The same, but calls need one of these tokens; none of them where the list is empty.
+    pub fn guarded(self, auth: Vec<Digest>) -> Self {
+        Self { auth, ..self }
+    }
+
+    /// Whether who sent this token may call.
+    pub(super) fn admits(&self, token: Option<&str>) -> bool {
+        self.auth.is_empty() || token.is_some_and(|token| tokens::is_one_of(token, &self.auth))
     }
 
     /// The function's name.

@@ -91,6 +91,7 @@ fn call<'a>(headers: &'a Headers, body: Body<'a>) -> Call<'a> {
         query: "a=b",
         headers,
         body,
+        token: None,
         deadline: None,
         protocol: Protocol::Http,
     }

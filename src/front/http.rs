@@ -10,6 +10,7 @@ use crate::budget::Budget;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
 use crate::dispatch::{Dispatch, Reply};
 use crate::http_server::{Head, RequestBody, Responder, Service};
+use crate::tokens::bearer;
 use crate::wire::headers::Headers;
 use crate::wire::http1::percent_decode;
 
@@ -63,6 +64,7 @@ impl Front {
             query: target.query,
             headers: &head.headers,
             body: Body::Stream(body),
+            token: token(&head.headers),
             deadline: None,
             protocol: Protocol::Http,
         };
@@ -80,7 +82,7 @@ impl Front {
         headers: &Headers,
         body: &mut RequestBody<'_>,
     ) -> Result<(), Failure> {
-        self.dispatch.callable(&target.function)?;
+        self.dispatch.callable(&target.function, token(headers))?;
         let busy =
             || Failure::new(FailureKind::QueueFull, "too many asynchronous calls are under way: try again later");
         let place = self.async_calls.try_acquire_arc().ok_or_else(busy)?;
@@ -115,6 +117,7 @@ impl Front {
                 query: &query,
                 headers: &headers,
                 body: Body::Bytes(&bytes),
+                token: token(&headers),
                 deadline: None,
                 protocol: Protocol::Http,
             };
@@ -167,12 +170,19 @@ async fn refuse(mut respond: Responder<'_>, failure: &Failure) -> io::Result<()>
         // The rest of the body cannot be told from a next request.
         respond.close_after();
     }
-    if status != 503 {
-        return respond.text(status, &failure.text).await;
-    }
     let mut headers = Headers::new();
-    let _ = headers.push("retry-after", b"1");
+    // Constants: they cannot be refused.
+    let _ = match status {
+        401 => headers.push("www-authenticate", b"Bearer realm=\"tinyfaas\""),
+        503 => headers.push("retry-after", b"1"),
+        _ => Ok(()),
+    };
     respond.text_with(status, &headers, &failure.text).await
+}
+
+/// The token that the caller sent (RFC 6750 §2.1).
+fn token(headers: &Headers) -> Option<&str> {
+    headers.get_str("authorization").and_then(bearer)
 }
 
 fn method(name: &str) -> Option<Method> {

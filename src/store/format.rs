@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::function::{Deployment, Limits, Name, Origin, Runtime};
+use crate::tokens;
 
 /// Version of the description; another one is left alone, not guessed at.
 const VERSION: u32 = 1;
@@ -40,6 +41,9 @@ struct Meta {
     /// Absent where it is off, as in files of before there was such a thing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idle_ms: Option<u64>,
+    /// Hexadecimal; absent where anybody may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    auth: Vec<String>,
     /// Whether it came from the folder of functions; absent where it did not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     provisioned: bool,
@@ -140,6 +144,7 @@ impl Meta {
             concurrency: d.limits.concurrency,
             queue: d.limits.queue,
             idle_ms: d.idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
+            auth: d.auth.iter().map(ToString::to_string).collect(),
             provisioned: d.origin == Origin::Folder,
         }
     }
@@ -158,6 +163,7 @@ impl Meta {
                 concurrency: self.concurrency.max(1),
                 queue: self.queue,
             },
+            auth: self.auth.iter().map(|digest| tokens::Digest::parse(digest)).collect::<Result<_, _>>()?,
             idle: self.idle_ms.map(Duration::from_millis),
             origin: if self.provisioned { Origin::Folder } else { Origin::Upload },
             digest,

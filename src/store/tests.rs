@@ -36,6 +36,7 @@ pub(super) fn deployment(name: &str) -> Deployment {
             concurrency: 4,
             queue: 5,
         },
+        auth: vec![crate::tokens::Digest::of("t")],
         idle: Some(Duration::from_millis(2500)),
         origin: Origin::Folder,
         digest: String::new(),

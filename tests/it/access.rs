@@ -144,3 +144,52 @@ fn a_page_of_another_site_cannot_use_the_browser_of_who_is_on_the_board() {
     let own = format!("host: {0}\r\norigin: http://{0}\r\nsec-fetch-site: same-origin\r\n", board.management);
     assert_eq!(ask("POST /wipe", &own), 200);
 }
+
+#[test]
+fn a_function_with_tokens_is_called_by_who_has_one_over_every_door() {
+    let dir = TempDir::new();
+    let file = dir.0.join("callers");
+    let token = new_token("sensor", &file);
+    let function = dir.0.join("f");
+    fs::create_dir(&function).unwrap();
+    fs::write(function.join("fn.sh"), "cat\n").unwrap();
+    let board = Board::start(Backend::Process, &[]);
+    let host = board.management.to_string();
+    let done = tinyfaas(
+        &["deploy", function.to_str().unwrap(), "--auth", file.to_str().unwrap(), "--host", &host, "--idle", "1s"],
+        &[],
+    );
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let board = board.restart();
+    assert!(board.manage("GET", "/functions/f", b"").text().contains(r#""auth":1"#));
+
+    let (http, coap, grpc) = (board.http.unwrap(), board.coap.unwrap(), board.grpc.unwrap());
+    let invoke = |url: String, more: &[&str]| {
+        let out = tinyfaas(&[&["invoke", &url, "--data", "x"], more].concat(), &[]);
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let field = format!("authorization: Bearer {token}");
+    for (url, wrong, refusal, right) in [
+        (format!("http://{http}/f"), ["--header", "authorization: Bearer tinyfaas_x"], "401", ["--header", &field]),
+        (format!("grpc://{grpc}/f"), ["--header", "authorization: Bearer x"], "UNAUTHENTICATED", ["--header", &field]),
+        (format!("coap://{coap}/f"), ["--query", "token=x"], "4.01", ["--query", &format!("token={token}")]),
+    ] {
+        for more in [&[][..], &wrong] {
+            let (code, out, err) = invoke(url.clone(), more);
+            assert_eq!((code, &*out), (Some(1), ""), "{url} {more:?}");
+            assert!(err.contains(refusal) && err.contains("wants a token"), "{url} {more:?}: {err}");
+        }
+        assert_eq!(invoke(url.clone(), &right), (Some(0), "x".into(), String::new()), "{url}");
+    }
+    let later = request(http, "POST", "/f", "x-tinyfaas-async: 1\r\n", b"x");
+    assert_eq!((later.status, later.header("www-authenticate")), (401, Some("Bearer realm=\"tinyfaas\"")));
+}
+
+#[test]
+fn a_token_in_a_coap_query_does_not_reach_the_function() {
+    let board = Board::start(Backend::Process, &[]);
+    board.deploy("f", "binary", 1, &[("fn.sh", "printf %s \"$QUERY_STRING\"\n")]);
+    let url = format!("coap://{}/f", board.coap.unwrap());
+    let out = tinyfaas(&["invoke", &url, "--query", "a=1&token=secret&b=2"], &[]);
+    assert_eq!(text(&out.stdout), "a=1&b=2", "{}", text(&out.stderr));
+}

@@ -143,6 +143,7 @@ impl Bench {
             },
             digest: String::new(),
             package: PathBuf::new(),
+            auth: Vec::new(),
             idle: None,
             origin: Origin::Upload,
             subfolder: String::new(),

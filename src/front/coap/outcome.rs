@@ -1,5 +1,6 @@
 //! What a function is asked for a CoAP request, and what it says as a CoAP answer.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::budget::Budget;
@@ -21,21 +22,38 @@ pub struct Bounds<'b> {
 /// Max-Age of a failure that will pass, in seconds: when to try again (RFC 7252 §5.9.3.4).
 const RETRY_AFTER: u32 = 5;
 
+/// The Uri-Query option that holds a token. CoAP has no field for one but in OSCORE's and DTLS's ways.
+const TOKEN: &str = "token=";
+
 /// Calls the function.
 pub async fn of(dispatch: &Dispatch, task: &Task, bounds: &Bounds<'_>) -> Answer {
+    let (token, query) = token_of(&task.query);
     let call = Call {
         function: &task.name,
         method: method(task.method),
         path: &task.path,
-        query: &task.query,
+        query: &query,
         headers: &task.headers,
         body: Body::Bytes(task.body.as_bytes()),
+        token,
         deadline: None,
         protocol: Protocol::Coap,
     };
     match dispatch.call(call).await {
         Ok(reply) => collect(reply, task.method, bounds).await.unwrap_or_else(|failure| refusal(&failure)),
         Err(failure) => refusal(&failure),
+    }
+}
+
+/// The token of a query, which is not the function's business, and the rest of it.
+fn token_of(query: &str) -> (Option<&str>, Cow<'_, str>) {
+    let token = query.split('&').find_map(|part| part.strip_prefix(TOKEN));
+    match token {
+        None => (None, Cow::Borrowed(query)),
+        Some(_) => {
+            let rest: Vec<&str> = query.split('&').filter(|part| !part.starts_with(TOKEN)).collect();
+            (token, Cow::Owned(rest.join("&")))
+        }
     }
 }
 
@@ -120,6 +138,7 @@ fn etag(field: &[u8]) -> Option<Etag> {
 /// The answer to a call that has none (see [`FailureKind`]).
 fn refusal(failure: &Failure) -> Answer {
     let (code, max_age) = match failure.kind {
+        FailureKind::Unauthorized => (Code::UNAUTHORIZED, None),
         FailureKind::UnknownFunction => (Code::NOT_FOUND, None),
         FailureKind::BadRequest => (Code::BAD_REQUEST, None),
         FailureKind::TooLarge => (Code::TOO_LARGE, None),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use async_io::Timer;
 use bytes::Bytes;
 use futures_lite::FutureExt;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 
@@ -14,6 +15,7 @@ use super::stream::{Answer, Asked, Gone};
 use crate::budget::Share;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
 use crate::dispatch::Reply;
+use crate::tokens::bearer;
 use crate::wire::grpc::message::{Data, Field, ResponseBuilder};
 use crate::wire::grpc::metadata;
 use crate::wire::grpc::status::{Code, MESSAGE_MAX, Status};
@@ -79,6 +81,7 @@ async fn outcome(door: &Door, asked: &Asked, question: &mut Question) -> Result<
         query: "",
         headers: &headers,
         body: Body::Bytes(body),
+        token: asked.fields.get(AUTHORIZATION).and_then(|field| bearer(field.to_str().ok()?)),
         deadline: asked.deadline,
         protocol: Protocol::Grpc,
     };
@@ -186,6 +189,7 @@ async fn collect(reply: &mut Reply<'_>, door: &Door) -> Result<(ResponseBuilder,
 
 fn of_failure(failure: Failure) -> Status {
     let code = match failure.kind {
+        FailureKind::Unauthorized => Code::Unauthenticated,
         FailureKind::UnknownFunction => Code::NotFound,
         FailureKind::BadRequest => Code::Internal,
         FailureKind::TooLarge | FailureKind::QueueFull => Code::ResourceExhausted,
@@ -220,6 +224,7 @@ mod tests {
     fn each_failure_of_a_call_has_its_code() {
         let code = |kind| of_failure(Failure::new(kind, "")).code;
         assert_eq!(code(FailureKind::UnknownFunction), Code::NotFound);
+        assert_eq!(code(FailureKind::Unauthorized), Code::Unauthenticated);
         assert_eq!(code(FailureKind::BadRequest), Code::Internal);
         assert_eq!(code(FailureKind::TooLarge), Code::ResourceExhausted);
         assert_eq!(code(FailureKind::QueueFull), Code::ResourceExhausted);
