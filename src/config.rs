@@ -346,14 +346,7 @@ impl Config {
         }
         self.state_dir = std::path::absolute(&self.state_dir)
             .map_err(|e| format!("--state-dir: cannot make {:?} absolute: {e}", self.state_dir))?;
-        if !self.management.ip().to_canonical().is_loopback() && self.token_file.is_none() && !self.insecure_management
-        {
-            return Err(format!(
-                "--management: whoever reaches {} could deploy what he likes: name a --token-file (tinyfaas token new makes \
-                 tokens), or accept it with --insecure-management",
-                self.management
-            ));
-        }
+        self.may_manage_at(self.management)?;
         self.engine().map_err(|e| format!("--docker-host: {e}"))?;
         if self.keep_handlers && self.backend == BackendChoice::Process {
             return Err("--keep-handlers: processes end with the server: use --backend docker, or leave it out".into());
@@ -364,6 +357,20 @@ impl Config {
             return Err(format!("--public-host: {host:?} is no host: use a name or an IP address"));
         }
         Ok(self)
+    }
+
+    /// Checks that the management API may listen at `addr`: beyond this machine it needs tokens.
+    ///
+    /// # Errors
+    /// One line that says what to do.
+    pub fn may_manage_at(&self, addr: SocketAddr) -> Result<(), String> {
+        if !addr.ip().to_canonical().is_loopback() && self.token_file.is_none() && !self.insecure_management {
+            return Err(format!(
+                "--management: whoever reaches {addr} could deploy what he likes: name a --token-file (tinyfaas token new makes \
+                 tokens), or accept it with --insecure-management"
+            ));
+        }
+        Ok(())
     }
 
     /// Where the Docker engine is.

@@ -14,6 +14,7 @@
 //! - [`fetch`]: downloads an archive
 //! - [`handler`]: what runs inside a handler of a `binary` function; [`runtimes`]: what is known of each runtime
 //! - [`pack`]: a folder as an archive; [`unpack`]: an archive's files below a new folder
+//! - [`service_manager`]: what systemd is told; [`inherited`]: sockets that it opened for us
 //! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values
 //!
@@ -36,6 +37,7 @@ pub mod function;
 pub mod h2_socket;
 pub mod handler;
 pub mod http_server;
+pub mod inherited;
 pub mod limits;
 pub mod logging;
 pub mod management;
@@ -46,6 +48,7 @@ pub mod quantity;
 pub mod reload;
 pub mod runtimes;
 pub mod serve;
+pub mod service_manager;
 pub mod shutdown;
 pub mod store;
 pub mod tokens;

@@ -21,9 +21,11 @@ use crate::deploy::Deployer;
 use crate::dispatch::Dispatch;
 use crate::front;
 use crate::http_server::{self, Service};
+use crate::inherited::Inherited;
 use crate::management::Management;
 use crate::provision::Provision;
 use crate::reload::{Reload, deploy_bounds, management_settings};
+use crate::service_manager::ServiceManager;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::tokens::Tokens;
@@ -42,12 +44,15 @@ const MANAGEMENT_CONNECTIONS: usize = 32;
 /// # Errors
 /// One line that says why it could not start.
 pub fn run(layers: Layers, configured: Configured) -> Result<(), String> {
+    let inherited = Inherited::from_environment()?;
+    let manager = ServiceManager::from_environment();
     let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
-    async_io::block_on(executor.run(serve(layers, configured, executor)))
+    let served = serve(layers, configured, inherited, &manager, executor);
+    async_io::block_on(executor.run(served.or(manager.watchdog())))
 }
 
 /// What all parts of the server share.
-struct Server {
+struct Server<'a> {
     config: Config,
     executor: &'static StaticExecutor,
     dispatch: Arc<Dispatch>,
@@ -55,9 +60,16 @@ struct Server {
     buffers: Buffers,
     budget: Budget,
     shutdown: Shutdown,
+    manager: &'a ServiceManager,
 }
 
-async fn serve(layers: Layers, configured: Configured, executor: &'static StaticExecutor) -> Result<(), String> {
+async fn serve(
+    layers: Layers,
+    configured: Configured,
+    inherited: Inherited,
+    manager: &ServiceManager,
+    executor: &'static StaticExecutor,
+) -> Result<(), String> {
     let Configured { config, settings } = configured;
     raise_file_limit();
     let mut signals =
@@ -78,25 +90,32 @@ async fn serve(layers: Layers, configured: Configured, executor: &'static Static
         buffers,
         budget: Budget::new(BODIES),
         shutdown: Shutdown::new(),
+        manager,
     };
-    server.run(&mut signals, store, workers, layers, settings).await
+    server.run(&mut signals, store, workers, inherited, layers, settings).await
 }
 
-impl Server {
+impl Server<'_> {
     async fn run(
         &self,
         signals: &mut Signals,
         store: Arc<Store>,
         workers: Workers,
+        mut inherited: Inherited,
         layers: Layers,
         settings: Vec<Setting>,
     ) -> Result<(), String> {
         // Before a door opens: a stored function is known from the first call on.
         let stored = self.deployer.load().await.map_err(|e| e.to_string())?;
+        for (door, listen) in [("http", self.config.http), ("coap", self.config.coap), ("grpc", self.config.grpc)] {
+            if listen.addr().is_none() {
+                inherited.none_for(door)?;
+            }
+        }
         let mut doors = Vec::new();
         let mut running = Vec::new();
         if let Some(addr) = self.config.http.addr() {
-            let (listener, port) = listen("http", addr)?;
+            let (listener, port) = listen("http", addr, &mut inherited)?;
             doors.push(("http", port));
             let calls = self.config.async_calls;
             let door = front::http::Front::new(Arc::clone(&self.dispatch), self.executor, calls, self.budget.clone());
@@ -104,21 +123,23 @@ impl Server {
             running.push(self.spawn_http(listener, Arc::new(door), bounds));
         }
         if let Some(addr) = self.config.coap.addr() {
-            let coap = front::coap::Coap::bind(self.coap_config(addr))
+            let coap = front::coap::Coap::bind(self.coap_config(addr), inherited.udp("coap")?)
                 .map_err(|e| format!("coap: cannot listen on {addr}: {e}"))?;
             doors.push(("coap", coap.port()));
             let (dispatch, budget) = (Arc::clone(&self.dispatch), self.budget.clone());
             running.push(self.executor.spawn(coap.serve(self.executor, dispatch, budget, self.shutdown.clone())));
         }
         if let Some(addr) = self.config.grpc.addr() {
-            let (listener, port) = listen("grpc", addr)?;
+            let (listener, port) = listen("grpc", addr, &mut inherited)?;
             doors.push(("grpc", port));
             let (dispatch, budget) = (Arc::clone(&self.dispatch), self.budget.clone());
             let (config, shutdown) = (self.grpc_config(), self.shutdown.clone());
             let served = front::grpc::serve(listener, config, self.executor, dispatch, budget, shutdown);
             running.push(self.executor.spawn(served));
         }
-        let (listener, port) = listen("management", self.config.management)?;
+        let (listener, port) = listen("management", self.config.management, &mut inherited)?;
+        // That of an inherited socket is not the one that was configured.
+        self.config.may_manage_at(listener.get_ref().local_addr().map_err(|e| format!("management: {e}"))?)?;
         let tokens = self
             .config
             .token_file
@@ -152,11 +173,16 @@ impl Server {
         };
         reload.provision();
 
+        let open = reload.front_doors.iter().map(|(door, port)| format!("{door} on port {port}, ")).collect::<String>();
+        let open = format!("{open}management on port {port}");
+        self.manager.ready(&format!("{open}; functions are started"));
         let restore = async {
             self.deployer.restore(stored).await;
+            self.manager.status(&open);
             futures_lite::future::pending().await
         };
-        let signal = until_stopped(signals, reload, &workers).or(restore).await;
+        let signal = until_stopped(signals, reload, &workers, self.manager).or(restore).await;
+        self.manager.stopping();
         log::info!("stopping: {signal}");
         self.stop(running).await;
         Ok(())
@@ -233,10 +259,19 @@ impl Server {
 }
 
 /// Waits for the signal that stops the server, and reloads at each SIGHUP before; names the signal.
-async fn until_stopped(signals: &mut Signals, mut reload: Reload, workers: &Workers) -> &'static str {
+async fn until_stopped(
+    signals: &mut Signals,
+    mut reload: Reload,
+    workers: &Workers,
+    manager: &ServiceManager,
+) -> &'static str {
     loop {
         match signals.next().await {
-            Some(Ok(Signal::Hup)) if reload.is_of_use() => reload.reload(workers).await,
+            Some(Ok(Signal::Hup)) if reload.is_of_use() => {
+                manager.reloading();
+                reload.reload(workers).await;
+                manager.reloaded();
+            }
             // A terminal that is closed sends it to what runs there.
             Some(Ok(Signal::Hup)) => {
                 return "SIGHUP, and there is no --config, --functions or --token-file to read again";
@@ -257,14 +292,18 @@ fn raise_file_limit() {
     }
 }
 
-/// Listens; the wildcard of IPv6 takes IPv4 as well, and a machine without IPv6 gets that of IPv4.
-fn listen(what: &str, addr: SocketAddr) -> Result<(Async<TcpListener>, u16), String> {
+/// Takes over the inherited socket, or listens; the wildcard of IPv6 takes IPv4 as well, and a machine without IPv6 gets
+/// that of IPv4.
+fn listen(what: &str, addr: SocketAddr, inherited: &mut Inherited) -> Result<(Async<TcpListener>, u16), String> {
     let failed = |e: io::Error| format!("{what}: cannot listen on {addr}: {e}");
-    let listener = match TcpListener::bind(addr) {
-        Err(e) if addr.is_ipv6() && addr.ip().is_unspecified() && e.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, addr.port()))
-        }
-        other => other,
+    let listener = match inherited.tcp(what)? {
+        Some(listener) => Ok(listener),
+        None => match TcpListener::bind(addr) {
+            Err(e) if addr.is_ipv6() && addr.ip().is_unspecified() && e.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, addr.port()))
+            }
+            other => other,
+        },
     };
     let listener = listener.and_then(Async::new).map_err(failed)?;
     let local = listener.get_ref().local_addr().map_err(failed)?;

@@ -47,7 +47,7 @@ fn serve(socket: &str, rate: u32) {
     let fake = Fake::client_of(socket, &["echo"], 64);
     let mut config = Config::new("127.0.0.1:0".parse().unwrap());
     config.endpoint.rate = rate;
-    let coap = Coap::bind(config).unwrap();
+    let coap = Coap::bind(config, None).unwrap();
     println!("{}", coap.port());
     std::io::stdout().flush().unwrap();
     let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));

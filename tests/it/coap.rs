@@ -27,7 +27,7 @@ impl Front {
         let fake = Fake::new(&["echo", "f"], 16);
         let mut settings = Config::new("[::]:0".parse().unwrap());
         config(&mut settings);
-        let coap = Coap::bind(settings).unwrap();
+        let coap = Coap::bind(settings, None).unwrap();
         let addr = SocketAddr::from(([127, 0, 0, 1], coap.port()));
         let stop = Shutdown::new();
         let (dispatch, until) = (fake.dispatch.clone(), stop.clone());

@@ -52,16 +52,18 @@ const GROUPS_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfd), Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0xfd)];
 
 impl Doors {
-    /// Opens the sockets for `addr`.
+    /// Opens the sockets for `addr`, or for that of `inherited`, which is the first one then.
     ///
     /// # Errors
     /// As socket(7) and bind(2). Sockets beside the first one that cannot be opened are only logged.
-    pub fn open(addr: SocketAddr, multicast: bool) -> io::Result<Self> {
-        let first = match bind(addr, false) {
-            Err(e) if is_wildcard_v6(addr) && e.kind() != io::ErrorKind::AddrInUse => {
-                bind((Ipv4Addr::UNSPECIFIED, addr.port()).into(), false)?
+    pub fn open(addr: SocketAddr, multicast: bool, inherited: Option<UdpSocket>) -> io::Result<Self> {
+        let first = match inherited {
+            // Whoever opened it keeps it, and it would go on to take what groups are sent.
+            Some(_) if multicast => {
+                return Err(io::Error::other("--coap-multicast needs sockets that are all our own"));
             }
-            other => other?,
+            Some(socket) => socket,
+            None => bind_first(addr)?,
         };
         let local = first.local_addr()?;
         let wildcard = local.ip().is_unspecified().then_some(local);
@@ -239,6 +241,16 @@ impl Outbox for &Doors {
     }
 }
 
+/// A socket that is alone on its port; the wildcard of IPv4 stands in where there is no IPv6.
+fn bind_first(addr: SocketAddr) -> io::Result<UdpSocket> {
+    match bind(addr, false) {
+        Err(e) if is_wildcard_v6(addr) && e.kind() != io::ErrorKind::AddrInUse => {
+            bind((Ipv4Addr::UNSPECIFIED, addr.port()).into(), false)
+        }
+        other => other,
+    }
+}
+
 /// A socket bound to `addr`; `shared` lets it stand beside others of that port.
 fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let family = if addr.is_ipv6() { net::AddressFamily::INET6 } else { net::AddressFamily::INET };
@@ -282,8 +294,8 @@ mod tests {
 
     #[test]
     fn the_port_is_ours_alone() {
-        let doors = Doors::open("[::]:0".parse().unwrap(), false).unwrap();
-        let again = Doors::open((Ipv6Addr::UNSPECIFIED, doors.port()).into(), false);
+        let doors = Doors::open("[::]:0".parse().unwrap(), false, None).unwrap();
+        let again = Doors::open((Ipv6Addr::UNSPECIFIED, doors.port()).into(), false, None);
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(
             bind((Ipv4Addr::LOCALHOST, doors.port()).into(), true).unwrap_err().kind(),

@@ -9,7 +9,7 @@ mod doors;
 mod outcome;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,12 +58,12 @@ pub struct Coap {
 }
 
 impl Coap {
-    /// Opens the sockets.
+    /// Opens the sockets, beside the one that was `inherited`: its address holds then.
     ///
     /// # Errors
     /// As socket(7): the port is taken, the address is not ours.
-    pub fn bind(config: Config) -> io::Result<Self> {
-        let doors = Doors::open(config.addr, config.multicast)?;
+    pub fn bind(config: Config, inherited: Option<UdpSocket>) -> io::Result<Self> {
+        let doors = Doors::open(config.addr, config.multicast, inherited)?;
         Ok(Self { doors, config })
     }
 
