@@ -210,10 +210,15 @@ impl Board {
     }
 
     /// Kills the server as a power cut would, and starts it again on the same state.
-    pub fn power_cut(mut self) -> Self {
+    pub fn power_cut(self) -> Self {
+        self.power_cut_as(&[env!("CARGO_BIN_EXE_tinyfaas")])
+    }
+
+    /// The same with another program.
+    pub fn power_cut_as(mut self, program: &[&str]) -> Self {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.again()
+        self.again_as(program)
     }
 
     /// Stops the server in order, and starts it again on the same state.
@@ -232,7 +237,8 @@ impl Board {
         self.again_as(&[env!("CARGO_BIN_EXE_tinyfaas")])
     }
 
-    fn again_as(mut self, program: &[&str]) -> Self {
+    /// Starts another program on the state of a server that ended.
+    pub fn again_as(mut self, program: &[&str]) -> Self {
         self.keep_state = true;
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         Self::start_as(program, self.backend, &flags, self.state_dir.clone())
@@ -241,6 +247,11 @@ impl Board {
     /// Asks the server to stop; whether it ended with exit code 0.
     pub fn stop(&mut self) -> bool {
         let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.ended()
+    }
+
+    /// Waits for the server's end; whether that was with exit code 0.
+    pub fn ended(&mut self) -> bool {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -37,6 +37,7 @@ mod provision;
 mod runtimes;
 mod scripted;
 mod service_manager;
+mod shipped;
 mod smoke;
 mod status;
 mod supervision;
