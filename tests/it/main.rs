@@ -30,6 +30,7 @@ mod grpc_health;
 mod grpc_peers;
 mod grpc_raw;
 mod idle;
+mod image;
 mod limits;
 mod load;
 mod memory;

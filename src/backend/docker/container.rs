@@ -154,7 +154,7 @@ async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Resu
     let options = CreateContainerOptions { name: Some(name.into()), ..Default::default() };
     let created = inner.call(Box::pin(inner.engine.client.create_container(Some(options), body))).await;
     let created = created.map_err(|fault| {
-        if fault.is(404) { Failed::NoImage(fault) } else { explain(fault, "create", deployment).into() }
+        if fault.is(404) { Failed::NoImage(fault) } else { unseen(explain(fault, "create", deployment), folder).into() }
     })?;
     for warning in created.warnings {
         log::debug!("container {name}: {}", one_line(&warning));
@@ -349,6 +349,17 @@ pub async fn give_up(inner: &Inner, name: &str) {
 fn explain(fault: Fault, what: &str, deployment: &Deployment) -> BackendError {
     let mut error = BackendError::from(fault);
     error.text = format!("the engine did not {what} a container for {}: {}", deployment.name, error.text);
+    error
+}
+
+/// Adds what to do where the engine complains of the folder that we made: it looks for it on its own machine.
+fn unseen(mut error: BackendError, folder: Option<PathBuf>) -> BackendError {
+    if folder.is_some_and(|folder| error.text.contains(&*folder.to_string_lossy())) {
+        error.text.push_str(
+            " (the engine does not see our state directory: where tinyfaas runs in a container, mount it from a folder \
+             of the same path, -v DIR:DIR with --state-dir DIR; or use --reach tcp)",
+        );
+    }
     error
 }
 
