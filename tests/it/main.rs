@@ -17,6 +17,7 @@ mod contract_http;
 mod contract_management;
 mod docker;
 mod engine;
+mod export;
 mod failures;
 mod fake_handler;
 mod first_function;

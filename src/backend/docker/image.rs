@@ -122,25 +122,27 @@ pub async fn runtime_tag(inner: &Inner, runtime: Runtime) -> Result<String, Back
 }
 
 /// A digest of all that goes into a runtime's image, so that another program never runs under an old image.
+/// `runtimes/export` names images by the same one.
 fn hash(spec: &Spec, base: &str, executable: &Path) -> io::Result<String> {
-    let mut sha = Sha256::new();
-    let mut part = |bytes: &[u8]| {
+    fn part(sha: &mut Sha256, bytes: &[u8]) {
         sha.update((bytes.len() as u64).to_le_bytes());
         sha.update(bytes);
-    };
-    part(base.as_bytes());
-    part(spec.dockerfile.as_bytes());
+    }
+    let mut sha = Sha256::new();
+    part(&mut sha, base.as_bytes());
+    part(&mut sha, spec.dockerfile.as_bytes());
     for file in spec.files {
-        part(file.name.as_bytes());
+        part(&mut sha, file.name.as_bytes());
         match file.content {
-            Content::Bytes(bytes) => part(bytes),
+            Content::Bytes(bytes) => part(&mut sha, bytes),
             Content::OwnExecutable => {
                 let mut file = File::open(executable)?;
+                sha.update(file.metadata()?.len().to_le_bytes());
                 let mut piece = vec![0; 16 * 1024];
                 loop {
                     match file.read(&mut piece)? {
                         0 => break,
-                        n => part(piece.get(..n).unwrap_or_default()),
+                        n => sha.update(piece.get(..n).unwrap_or_default()),
                     }
                 }
             }
