@@ -32,6 +32,7 @@ mod grpc_peers;
 mod grpc_raw;
 mod idle;
 mod image;
+mod kills;
 mod limits;
 mod load;
 mod memory;
