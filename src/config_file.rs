@@ -4,8 +4,6 @@
 //! and a new flag is a new setting. It can be read again while the server runs.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, CommandInfoWithArgs, EarlyExit, FlagInfoKind, FromArgs, Optionality};
@@ -13,6 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::config::{Config, Var, from_environment};
+use crate::text_file;
 
 /// Largest file in bytes: people write it.
 const MAX_FILE: u64 = 64 * 1024;
@@ -117,7 +116,8 @@ impl Layers {
     }
 
     fn settings(&self, path: &Path) -> Result<Vec<Setting>, String> {
-        let text = read_text(path).map_err(|e| format!("--config: cannot read {}: {e}", path.display()))?;
+        let text =
+            text_file::read(path, MAX_FILE).map_err(|e| format!("--config: cannot read {}: {e}", path.display()))?;
         let mut settings = read_settings(&text).map_err(|e| format!("{}: {e}", path.display()))?;
         settings.retain(|setting| !self.given.contains(&format!("--{}", setting.key)));
         Ok(settings)
@@ -146,15 +146,6 @@ fn parse(args: &[String]) -> Result<Config, String> {
 
 fn one_line(e: &EarlyExit) -> String {
     e.output.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(io::Error::other(format!("it is larger than {MAX_FILE} bytes")));
-    }
-    Ok(text)
 }
 
 /// Reads the file's settings in their order.

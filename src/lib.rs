@@ -51,6 +51,7 @@ pub mod serve;
 pub mod service_manager;
 pub mod shutdown;
 pub mod store;
+pub mod text_file;
 pub mod tokens;
 pub mod unpack;
 pub mod upload_request;

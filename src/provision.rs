@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use crate::function::{Name, Origin, Runtime};
 use crate::pack;
 use crate::shutdown::Shutdown;
 use crate::store::{Digester, Spool, Store};
+use crate::text_file;
 use crate::upload_request::{self, Defaults, Deploy};
 use crate::wire::upload::MAX_REST;
 use crate::wire::zip::{Archive, Bounds, Writer};
@@ -200,7 +201,7 @@ fn describe(path: &Path, defaults: &Defaults) -> Result<Deploy, String> {
     let stem = if is_dir { path.file_name() } else { path.file_stem() };
     let name = stem.and_then(|n| n.to_str()).ok_or("its name is not UTF-8")?;
     let wrong = |why: String| format!("{}: {why}", description.display());
-    let text = match read_text(&description) {
+    let text = match text_file::read(&description, MAX_REST as u64) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => "{}".to_owned(),
         text => text.map_err(|e| wrong(e.to_string()))?,
     };
@@ -208,15 +209,6 @@ fn describe(path: &Path, defaults: &Defaults) -> Result<Deploy, String> {
         if is_dir { pack::detect(&path.join(subfolder)) } else { detect_in_zip(path, subfolder) }
     };
     upload_request::described(&text, name, detect, defaults).map_err(wrong)
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_REST as u64 + 1).read_to_string(&mut text)?;
-    if text.len() > MAX_REST {
-        return Err(io::Error::other(format!("it is larger than {MAX_REST} bytes")));
-    }
-    Ok(text)
 }
 
 fn detect_in_zip(path: &Path, subfolder: &str) -> Result<Runtime, String> {

@@ -4,14 +4,15 @@
 //! token is 256 random bits, so a plain digest is enough.
 
 use std::fmt::{self, Write as _};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest as _, Sha256};
+
+use crate::text_file;
 
 /// What a token of ours starts with, so that people and scanners of secrets know one when they see it.
 const PREFIX: &str = "tinyfaas_";
@@ -105,7 +106,7 @@ impl Tokens {
     /// # Errors
     /// One line that names the file.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let text = text_file::read(path, MAX_FILE).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         Self::parse(&text).map_err(|e| format!("{}: {e}", path.display()))
     }
 
@@ -125,15 +126,6 @@ impl Tokens {
 pub fn is_one_of(token: &str, known: &[Digest]) -> bool {
     let digest = Digest::of(token);
     known.iter().fold(false, |found, known| found | known.is(&digest))
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(io::Error::other(format!("it is larger than {MAX_FILE} bytes")));
-    }
-    Ok(text)
 }
 
 /// A name that a line of the file may have.

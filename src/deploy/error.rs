@@ -18,6 +18,12 @@ impl DeployError {
         Self { status, text: text.into() }
     }
 
+    /// It was done, but the disk does not say that it lasts.
+    pub(super) fn unsure(what: &str, e: &std::io::Error) -> Self {
+        log::error!("{what} after a power cut: cannot sync the state directory: {e}");
+        Self::new(500, format!("{what} after a power cut: cannot sync the state directory: {e}"))
+    }
+
     pub(super) fn disk(what: &str, e: &std::io::Error) -> Self {
         Self::new(500, format!("cannot {what} the state directory: {e}"))
     }

@@ -18,7 +18,9 @@ use left::Left;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::io;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -116,7 +118,8 @@ impl Deployer {
     /// Deploys the archive in `spool`, in place of the function of that name.
     ///
     /// # Errors
-    /// [`DeployError`]; the function that was there before still runs.
+    /// [`DeployError`]; the function that was there before still runs. 500 as well where the new one runs, but may not survive
+    /// a power cut.
     pub async fn deploy(self: &Arc<Self>, request: Deploy, spool: Spool) -> Result<(), DeployError> {
         let begun = Instant::now();
         self.until_restored().await?;
@@ -142,18 +145,24 @@ impl Deployer {
                 return Err(e);
             }
         };
-        match self.commit(spool, &name).await {
-            Ok(path) => deployment.package = path,
+        let kept = match self.commit(spool, &name).await {
+            Ok((path, kept)) => {
+                deployment.package = path;
+                kept
+            }
             Err(e) => {
                 self.stop_all(&handlers).await;
                 self.forget_unless_active(&deployment).await;
                 return Err(e);
             }
-        }
+        };
         let count = handlers.len();
         self.swap(deployment, handlers);
         log::info!("deployed {name} ({digest:.8}): {count} handlers healthy after {} ms", begun.elapsed().as_millis());
-        Ok(())
+        // It has the name on disk, so it is what runs: the next start may find no other.
+        kept.map_err(|e| {
+            DeployError::unsure(&format!("{name} is deployed, but the version before it may come back"), &e)
+        })
     }
 
     /// Deletes a function: no new calls, those in flight finish within a bound, then nothing of it is left.
@@ -170,7 +179,7 @@ impl Deployer {
             return Err(DeployError::new(404, text));
         }
         let (store, stored) = (Arc::clone(&self.store), name.clone());
-        self.blocking("remove the function from", move || store.remove(&stored)).await?;
+        let kept = self.blocking("remove the function from", move || store.remove(&stored)).await?;
         self.dispatch.remove(name.as_str());
         let active = self.active().remove(name);
         // Before it is known what runs, nothing of it does; what is left over goes then.
@@ -178,7 +187,7 @@ impl Deployer {
             self.retire(&active).await;
         }
         log::info!("deleted {name}");
-        Ok(())
+        kept.map_err(|e| DeployError::unsure(&format!("{name} is deleted, but may come back"), &e))
     }
 
     /// Deletes every function.
@@ -266,7 +275,7 @@ impl Deployer {
         self.workers.unblock(check).await.map_err(|e| DeployError::disk("check the archive in", &e))?
     }
 
-    async fn commit(&self, mut spool: Spool, name: &Name) -> Result<std::path::PathBuf, DeployError> {
+    async fn commit(&self, mut spool: Spool, name: &Name) -> Result<(PathBuf, io::Result<()>), DeployError> {
         let (store, name) = (Arc::clone(&self.store), name.clone());
         self.blocking("store the function in", move || store.commit(&mut spool, &name)).await
     }

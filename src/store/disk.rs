@@ -80,8 +80,22 @@ pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A folder that cannot be synced any more, as on flash that is worn out.
+#[cfg(test)]
+pub(crate) static BROKEN: std::sync::Mutex<Option<std::path::PathBuf>> = std::sync::Mutex::new(None);
+
+#[cfg(test)]
+fn broken_for_tests(path: &Path) -> io::Result<()> {
+    match BROKEN.lock().unwrap().as_deref() == Some(path) {
+        true => Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())),
+        false => Ok(()),
+    }
+}
+
 /// Has the names in a folder on the disk before it returns.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    broken_for_tests(path)?;
     File::open(path)?.sync_all()?;
     #[cfg(test)]
     record(Op::SyncFolder(path.into()));

@@ -4,6 +4,9 @@
 //! is spooled under another name, synced, renamed over the old one, and the folder is synced: after a power cut either the
 //! old or the new function is there, whole. A function costs the flash one write of its archive.
 
+#[cfg(test)]
+pub(crate) mod disk;
+#[cfg(not(test))]
 mod disk;
 mod format;
 mod spool;
@@ -15,6 +18,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use disk::NewFile;
 use format::Unusable;
@@ -22,6 +26,11 @@ use format::Unusable;
 use crate::function::{Deployment, Name};
 
 const ENDING: &str = "fn";
+/// How long a lock is waited for: one that was killed while it started a process leaves it to that process, until it runs its
+/// own program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The state directory of one running instance.
 #[derive(Debug)]
@@ -49,7 +58,7 @@ impl Store {
         OpenOptions::new().append(true).create(true).mode(0o600).open(&lock).map_err(|e| failed("write", e))?;
         // Not kept open for writing: that would keep its file system from being remounted read-only.
         let lock = File::open(&lock).map_err(|e| failed("read", e))?;
-        match lock.try_lock() {
+        match lock_within(&lock, LOCK_PATIENCE) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(format!(
@@ -84,26 +93,27 @@ impl Store {
         Spool::create(self.dir.join("spool").join(format!("{:016x}", fastrand::u64(..))))
     }
 
-    /// Makes the sealed `spool` the function `name`, in place of the one of that name. It survives a power cut once this
-    /// returned. Returns where its file is. Blocking.
+    /// Makes the sealed `spool` the function `name`, in place of the one of that name. Returns where its file is, and whether
+    /// it survives a power cut: an error there is fsync(2)'s for the folder, and the next start finds the one or the other.
+    /// Blocking.
     ///
     /// # Errors
     /// As fsync(2) and rename(2): the function that was there is still there.
-    pub fn commit(&self, spool: &mut Spool, name: &Name) -> io::Result<PathBuf> {
+    pub fn commit(&self, spool: &mut Spool, name: &Name) -> io::Result<(PathBuf, io::Result<()>)> {
         let path = self.path(name.as_str());
         spool.become_file(&path)?;
-        self.sync_functions()?;
-        Ok(path)
+        Ok((path, self.sync_functions()))
     }
 
-    /// Removes the function of that name; one that is not there is no error. Blocking.
+    /// Removes the function of that name; one that is not there is no error. Returns whether it stays away after a power cut,
+    /// as [`Self::commit`] does. Blocking.
     ///
     /// # Errors
-    /// As unlink(2) and fsync(2).
-    pub fn remove(&self, name: &Name) -> io::Result<()> {
+    /// As unlink(2): the function is still there.
+    pub fn remove(&self, name: &Name) -> io::Result<io::Result<()>> {
         match disk::remove_file(&self.path(name.as_str())) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => self.sync_functions(),
+            _ => Ok(self.sync_functions()),
         }
     }
 
@@ -137,6 +147,17 @@ impl Store {
 
     fn sync_functions(&self) -> io::Result<()> {
         disk::sync_folder(&self.dir.join("functions"))
+    }
+}
+
+/// Takes the lock, which may become free yet.
+fn lock_within(lock: &File, patience: Duration) -> Result<(), TryLockError> {
+    let end = Instant::now() + patience;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
     }
 }
 

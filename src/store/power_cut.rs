@@ -219,12 +219,12 @@ fn traffic(dir: &Path) -> String {
         let mut spool = store.spool().unwrap();
         archive.chunks(3000).for_each(|piece| spool.write_all(piece).unwrap());
         spool.seal(&deployment(function)).unwrap();
-        store.commit(&mut spool, &name(function)).unwrap();
+        store.commit(&mut spool, &name(function)).unwrap().1.unwrap();
         record(Op::Told);
     };
     let remove = |function: &'static str| {
         record(Op::Asked(function, None));
-        store.remove(&name(function)).unwrap();
+        store.remove(&name(function)).unwrap().unwrap();
         record(Op::Told);
     };
     let archive = |seed: u8, len: usize| (0..len).map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed)).collect();

@@ -49,11 +49,18 @@ pub(super) fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
+/// Where a function's file is that survives a power cut.
+fn committed(result: std::io::Result<(PathBuf, std::io::Result<()>)>) -> PathBuf {
+    let (path, kept) = result.unwrap();
+    kept.unwrap();
+    path
+}
+
 fn put(store: &Store, name: &str, archive: &[u8]) -> PathBuf {
     let mut spool = store.spool().unwrap();
     spool.write_all(archive).unwrap();
     spool.seal(&deployment(name)).unwrap();
-    store.commit(&mut spool, &Name::parse(name).unwrap()).unwrap()
+    committed(store.commit(&mut spool, &Name::parse(name).unwrap()))
 }
 
 #[test]
@@ -64,7 +71,7 @@ fn what_was_stored_comes_back_with_the_digest_it_was_started_under() {
     spool.write_all(b"archive").unwrap();
     let digest = spool.digest(&deployment("f"));
     spool.seal(&deployment("f")).unwrap();
-    let path = store.commit(&mut spool, &deployment("f").name).unwrap();
+    let path = committed(store.commit(&mut spool, &deployment("f").name));
     let instance = store.instance().to_owned();
     drop((spool, store));
     let store = Store::open(&dir.0).unwrap();
@@ -128,8 +135,8 @@ fn removing_is_final_and_removing_again_is_no_error() {
     let store = Store::open(&dir.0).unwrap();
     put(&store, "f", b"archive");
     let name = Name::parse("f").unwrap();
-    store.remove(&name).unwrap();
-    store.remove(&name).unwrap();
+    store.remove(&name).unwrap().unwrap();
+    store.remove(&name).unwrap().unwrap();
     assert!(store.load().unwrap().is_empty());
 }
 
@@ -166,4 +173,18 @@ fn a_digest_can_be_known_before_anything_is_written() {
         to.write_all(b"archive").unwrap();
     }
     assert_eq!(spool.digest(&deployment("f")), digester.digest(&deployment("f")));
+}
+
+#[test]
+fn a_lock_that_one_who_was_killed_left_to_a_starting_process_is_waited_for() {
+    let dir = Dir::new("lock");
+    drop(Store::open(&dir.0).unwrap());
+    let held = File::open(dir.0.join("lock")).unwrap();
+    held.try_lock().unwrap();
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(held);
+    });
+    Store::open(&dir.0).unwrap();
+    release.join().unwrap();
 }

@@ -152,7 +152,7 @@ impl Bench {
         zip(&mut spool, files);
         deployment.digest = spool.digest(&deployment);
         spool.seal(&deployment).unwrap();
-        deployment.package = self.store.commit(&mut spool, &deployment.name).unwrap();
+        deployment.package = self.store.commit(&mut spool, &deployment.name).unwrap().0;
         deployment
     }
 

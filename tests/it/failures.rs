@@ -389,6 +389,14 @@ fn a_state_directory_that_cannot_be_written_fails_deployments_and_the_start_but_
         }
         assert_eq!(board.call("f", b"still").text(), "still");
         assert_eq!(board.manage("GET", "/list", b"").text(), "f\n");
+        let out = Command::new(env!("CARGO_BIN_EXE_tinyfaas"))
+            .args(["serve", "--backend", "process", "--management", "127.0.0.1:0", "--state-dir"])
+            .arg(disk.0.0.join("other"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(out.stderr).unwrap();
+        assert_eq!((out.status.code(), text.lines().count()), (Some(1), 1), "{text}");
+        assert!(text.contains("the state directory") && text.contains("Read-only file system"), "{text}");
         disk.remount("rw");
         assert_eq!(board.upload("f", "binary", 1, &zip).status, 200);
         assert_eq!(board.call("f", b"").text(), "new\n");

@@ -200,7 +200,9 @@ async fn attend(inner: &Inner, pause: &mut Duration, told: &mut bool) -> Result<
         ("type".to_string(), vec!["container".to_string()]),
         ("event".to_string(), ["die", "oom", "destroy"].map(String::from).to_vec()),
     ]));
-    let since = SystemTime::now().checked_sub(OVERLAP).and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
+    #[expect(clippy::disallowed_methods, reason = "the engine knows no other; all handlers are looked at once as well")]
+    let now = SystemTime::now();
+    let since = now.checked_sub(OVERLAP).and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok());
     let options = EventsOptions {
         since: Some(since.unwrap_or_default().as_secs().to_string()),
         filters: Some(filters),
