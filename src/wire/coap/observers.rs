@@ -12,6 +12,8 @@ pub struct Watch {
     pub key: u64,
     /// What runs.
     pub task: Arc<Task>,
+    /// The only Content-Format that its observers take.
+    pub accept: Option<u16>,
     /// When it runs next.
     pub due: Millis,
     /// When its runs so far, spread evenly, would allow the next one.
@@ -37,8 +39,8 @@ pub struct Observer {
     pub request: super::transfers::RequestKey,
     /// Size exponent of the blocks it asked for.
     pub szx: u8,
-    /// Message id of the last notification: a reset of it ends the observation.
-    pub last_id: u16,
+    /// Message id of the last notification that was no acknowledgement: a reset of it ends the observation.
+    pub last_id: Option<u16>,
     /// Notifications since the last confirmable one.
     pub unconfirmed: u8,
     /// When the last confirmable one left.
@@ -107,7 +109,7 @@ impl Observers {
 
     /// The observer whose last notification had that message id.
     pub fn find_notified(&self, peer: &Peer, id: u16) -> Option<Key> {
-        self.observers.iter().find(|(_, o)| o.last_id == id && o.peer == *peer).map(|(at, _)| at)
+        self.observers.iter().find(|(_, o)| o.last_id == Some(id) && o.peer == *peer).map(|(at, _)| at)
     }
 
     /// Whether a change came while a confirmable notification was under way to that observer.

@@ -14,9 +14,9 @@ impl Server {
     /// Answers the exchange of a job.
     pub(super) fn finish(&mut self, scene: &mut Scene<'_>, key: Key, job: &Job, answer: Answer) {
         let Some(open) = self.open.remove(key) else { return };
-        let answer = Arc::new(self.suit(&open.wish, answer));
-        let observe = self.register(scene, &open, job, &answer);
-        self.respond(scene, &open, &answer, observe);
+        let answer = Arc::new(suit(open.wish.accept, answer));
+        let observer = self.register(scene, &open, job, &answer);
+        self.respond(scene, &open, &answer, observer);
     }
 
     /// Tells the client of a detached job 2.01 at once.
@@ -26,22 +26,7 @@ impl Server {
         self.respond(scene, &open, &answer, None);
     }
 
-    /// An answer that is not in the wanted format becomes 4.06 (RFC 7252 §5.10.4); one without a format takes the wanted.
-    fn suit(&self, wish: &Wish, mut answer: Answer) -> Answer {
-        if let Some(accept) = wish.accept
-            && answer.code == Code::CONTENT
-            && answer.format != Some(accept)
-        {
-            if !answer.format_is_default {
-                let text = format!("the function answers with another format than {accept}");
-                return Answer::failure(Code::NOT_ACCEPTABLE, super::super::Held::line(text));
-            }
-            answer.format = Some(accept);
-        }
-        answer
-    }
-
-    fn respond(&mut self, scene: &mut Scene<'_>, open: &Open, answer: &Arc<Answer>, observe: Option<u32>) {
+    fn respond(&mut self, scene: &mut Scene<'_>, open: &Open, answer: &Arc<Answer>, observer: Option<Key>) {
         let (origin, wish) = (&open.origin, &open.wish);
         let expires = scene.now + self.lifetime(origin.kind);
         let waits_for_ack = origin.kind == Kind::Con && open.ack_at.is_some();
@@ -53,6 +38,7 @@ impl Server {
             return self.duplicates.end(origin.fingerprint, expires, seen);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
+        let observe = observer.map(|_| self.observers.next_sequence());
         let reply = self.first_block(scene.now, wish, answer, observe);
         let (kind, id) = if waits_for_ack {
             (Kind::Ack, origin.id)
@@ -62,8 +48,13 @@ impl Server {
         };
         reply.write(&mut scratch, kind, id, &origin.token);
         scene.out.send(&origin.peer, &scratch);
+        if kind != Kind::Ack
+            && let Some(o) = observer.and_then(|key| self.observers.observers.get_mut(key))
+        {
+            o.last_id = Some(id);
+        }
         if kind == Kind::Con {
-            let due = self.confirmables.sent(scene.now, origin.peer, id, &scratch, None);
+            let due = self.confirmables.sent(scene.now, origin.peer, id, &scratch, observer);
             self.wake = self.wake.min(due);
             self.duplicates.end(origin.fingerprint, expires, Seen::Acknowledged);
         } else {
@@ -121,23 +112,28 @@ impl Server {
         Etag::new(&self.keys.hash_one(bytes).to_be_bytes()).unwrap_or_default()
     }
 
-    /// Makes the client of a successful request an observer; returns its first Observe value (RFC 7641 §4.1).
-    fn register(&mut self, scene: &mut Scene<'_>, open: &Open, job: &Job, answer: &Arc<Answer>) -> Option<u32> {
-        let key = open.wish.observe.filter(|_| answer.code.is_success())?;
-        // A registration with a token that is known takes the place of the old one.
+    /// Makes the client of a successful request an observer (RFC 7641 §4.1).
+    fn register(&mut self, scene: &mut Scene<'_>, open: &Open, job: &Job, answer: &Arc<Answer>) -> Option<Key> {
+        let key = open.wish.observe?;
+        // A registration with a token that is known takes the place of the old one, which ends where the new one fails.
         if let Some(old) = self.observers.find(&open.origin.peer, &open.origin.token) {
             self.confirmables.end_observer(old);
             self.observers.remove(old);
         }
-        if !self.observers.has_room() {
+        if !answer.code.is_success() || !self.observers.has_room() {
             return None;
         }
         let due = scene.now + self.config.observe_interval.max(1);
+        if let Some(watch) = self.observers.watch(key) {
+            // Else the others would not hear of a state that ends before the watch runs, nor this one of its end.
+            self.publish(scene, watch, answer.clone());
+        }
         let watch = match self.observers.watch(key) {
             Some(watch) => watch,
             None => self.observers.watches.insert(Watch {
                 key,
                 task: job.task.clone(),
+                accept: open.wish.accept,
                 due,
                 spread_to: 0,
                 running: false,
@@ -145,34 +141,45 @@ impl Server {
                 told: scene.now,
             })?,
         };
-        self.observers.observers.insert(Observer {
+        let observer = self.observers.observers.insert(Observer {
             watch,
             peer: open.origin.peer,
             token: open.origin.token,
             request: open.wish.request,
             szx: open.wish.block2.map_or(self.config.block_szx, |block| block.szx.min(self.config.block_szx)),
-            last_id: open.origin.id,
+            last_id: None,
             unconfirmed: 0,
             confirmed: scene.now,
             stale: false,
         })?;
         self.wake = self.wake.min(due);
-        Some(self.observers.next_sequence())
+        Some(observer)
     }
 
     /// Tells the observers of a watch that ran what came of it, if that is news.
     pub(super) fn notify(&mut self, scene: &mut Scene<'_>, key: Key, answer: Answer) {
-        let interval = self.config.observe_interval;
         let Some(watch) = self.observers.watches.get_mut(key) else { return };
         watch.running = false;
         self.wake = self.wake.min(watch.due);
+        let answer = Arc::new(suit(watch.accept, answer));
+        self.publish(scene, key, answer);
+    }
+
+    /// Tells the observers of a watch its state, if that is news.
+    fn publish(&mut self, scene: &mut Scene<'_>, key: Key, mut answer: Arc<Answer>) {
+        let interval = self.config.observe_interval;
+        let Some(watch) = self.observers.watches.get_mut(key) else { return };
         // What is not told again in time is no longer fresh at the observers (RFC 7641 §4.3.1).
         let fresh_for = u64::from(watch.answer.max_age.unwrap_or(DEFAULT_MAX_AGE)) * 1000;
         let grows_old = watch.told + fresh_for <= scene.now + interval;
         if same(&watch.answer, &answer) && !grows_old {
             return;
         }
-        let answer = Arc::new(answer);
+        // All notifications have the format of the first (RFC 7641 §4.2).
+        let is_content = answer.code == Code::CONTENT && watch.answer.code == Code::CONTENT;
+        if is_content && answer.format != watch.answer.format {
+            answer = Arc::new(not_acceptable("the function answers with another format than before".into()));
+        }
         watch.answer = answer.clone();
         watch.told = scene.now;
         let mut at = 0;
@@ -219,8 +226,12 @@ impl Server {
             o.stale = true;
             return;
         }
+        // An error is the last word: it stands in for what is under way, and nothing later would make up for its loss.
+        if !success {
+            self.confirmables.end_observer(key);
+        }
         let overdue = o.unconfirmed + 1 >= CONFIRM_EACH || scene.now - o.confirmed >= CONFIRM_AFTER;
-        let kind = if overdue && has_room && success { Kind::Con } else { Kind::Non };
+        let kind = if (overdue || !success) && has_room { Kind::Con } else { Kind::Non };
         let Some(id) = self.write_notification(scene, key, answer, kind) else { return };
         let Some(o) = self.observers.observers.get_mut(key) else { return };
         if kind == Kind::Con {
@@ -236,8 +247,8 @@ impl Server {
     fn write_notification(&mut self, scene: &mut Scene<'_>, key: Key, answer: &Arc<Answer>, kind: Kind) -> Option<u16> {
         let sequence = answer.code.is_success().then(|| self.observers.next_sequence());
         let o = self.observers.observers.get_mut(key)?;
-        o.last_id = self.peers.next_id(scene.now, &o.peer);
-        let (peer, id, token) = (o.peer, o.last_id, o.token);
+        let (peer, id, token) = (o.peer, self.peers.next_id(scene.now, &o.peer), o.token);
+        o.last_id = Some(id);
         let wish = Wish {
             request: o.request,
             block1: None,
@@ -252,6 +263,24 @@ impl Server {
         self.scratch = scratch;
         Some(id)
     }
+}
+
+/// An answer that is not in the wanted format becomes 4.06 (RFC 7252 §5.10.4); one without a format takes the wanted.
+fn suit(accept: Option<u16>, mut answer: Answer) -> Answer {
+    if let Some(accept) = accept
+        && answer.code == Code::CONTENT
+        && answer.format != Some(accept)
+    {
+        if !answer.format_is_default {
+            return not_acceptable(format!("the function answers with another format than {accept}"));
+        }
+        answer.format = Some(accept);
+    }
+    answer
+}
+
+fn not_acceptable(text: String) -> Answer {
+    Answer::failure(Code::NOT_ACCEPTABLE, super::super::Held::line(text))
 }
 
 /// Whether an observer would see no difference.

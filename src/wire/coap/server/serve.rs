@@ -44,7 +44,7 @@ impl Server {
             // A non-confirmable request is rejected in silence (RFC 7252 §5.4.1).
             Refusal::BadOption(_) if origin.kind == Kind::Non => {}
             Refusal::BadOption(number) => {
-                let text = format!("option {number} is unknown, repeated or has a wrong length");
+                let text = format!("option {number} is unknown, repeated or has a value that it may not have");
                 self.send(scene, origin, &Reply::text(Code::BAD_OPTION, &text));
             }
             Refusal::BadBlock => {
@@ -120,7 +120,7 @@ impl Server {
             return Err(Done);
         }
         // A safe request may run once more; the entity tag tells the client whether the answer is still the same.
-        if matches!(request.message.code, Code::GET | Code::FETCH) {
+        if is_safe(request.message.code) {
             return Ok(());
         }
         let text = "the answer is no longer kept: begin again with block 0";
@@ -208,7 +208,8 @@ impl Server {
             block1: request.block1,
             block2: request.block2,
             accept: request.accept,
-            etag: request.etag.and_then(Etag::new),
+            // Of other methods' answers a client holds no version (RFC 7252 §5.10.6.2).
+            etag: request.etag.filter(|_| is_safe(request.message.code)).and_then(Etag::new),
             observe,
         };
         let ack_at = (origin.kind == Kind::Con).then_some(scene.now + self.config.ack_delay);
@@ -228,8 +229,7 @@ impl Server {
 
     /// Names what is observed, the same for everyone who asks for the same; `None` where nothing is to be.
     fn observation(&self, request: &Request<'_>, body: &Held) -> Option<u64> {
-        let safe = matches!(request.message.code, Code::GET | Code::FETCH);
-        if request.observe != Some(0) || !safe || request.detached {
+        if request.observe != Some(0) || !is_safe(request.message.code) || request.detached {
             return None;
         }
         let mut hasher = self.keys.build_hasher();
@@ -311,6 +311,11 @@ impl Server {
         self.send(scene, origin, reply);
         Done
     }
+}
+
+/// Whether the method only reads (RFC 7252 §5.8, RFC 8132 §2).
+fn is_safe(method: Code) -> bool {
+    matches!(method, Code::GET | Code::FETCH)
 }
 
 /// The request is answered.

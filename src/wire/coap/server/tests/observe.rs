@@ -177,6 +177,7 @@ fn an_error_is_the_last_notification() {
     let jobs = w.wait(1_000);
     let heard = w.answer(&jobs[0], Answer::failure(Code::INTERNAL, Held::EMPTY));
     assert_eq!((heard.code, heard.uint(option::OBSERVE)), (Code::INTERNAL, None));
+    w.say(&message::empty(Kind::Ack, heard.id));
     assert_eq!(w.wait(10_000).len(), 0);
     let job = w.job(&observe(2, b""));
     let heard = w.answer(&job, Answer::failure(Code::INTERNAL, Held::EMPTY));
@@ -206,4 +207,98 @@ fn a_long_notification_is_fetched_in_blocks() {
     assert_eq!(heard[0].block(option::BLOCK2), Some((0, true, 6)));
     let rest = w.ask(&request(Kind::Con, Code::GET, 3, "f", &[(option::BLOCK2, b"\x16")], b""));
     assert_eq!((rest.payload.len(), rest.uint(option::OBSERVE)), (476, None));
+}
+
+/// RFC 7641 §4.2: notifications have the format of the first answer.
+#[test]
+fn notifications_keep_the_format_that_was_wanted() {
+    let mut w = World::new(Config { observe_interval: 1_000, ..Config::default() });
+    let wants_json = request(Kind::Con, Code::GET, 1, "f", &[(option::OBSERVE, b""), (option::ACCEPT, b"\x32")], b"");
+    assert_eq!(w.call(&wants_json, b"0").uint(option::CONTENT_FORMAT), Some(50));
+    assert_eq!(run(&mut w, b"0"), [], "nothing changed");
+    let heard = run(&mut w, b"1");
+    assert_eq!((heard[0].text(), heard[0].uint(option::CONTENT_FORMAT)), ("1", Some(50)));
+}
+
+#[test]
+fn a_function_that_changes_its_format_ends_the_observation_with_4_06() {
+    let json = |body: &[u8]| Answer { format: Some(50), format_is_default: false, ..content(body) };
+    for accept in [&[(option::ACCEPT, &b""[..])][..], &[]] {
+        let mut w = World::new(Config { observe_interval: 1_000, ..Config::default() });
+        let options = [&[(option::OBSERVE, &b""[..])], accept].concat();
+        w.call(&request(Kind::Con, Code::GET, 1, "f", &options, b""), b"0");
+        let jobs = w.wait(1_000);
+        let heard = w.answer(&jobs[0], json(b"{}"));
+        assert_eq!((heard.code, heard.uint(option::OBSERVE)), (Code::NOT_ACCEPTABLE, None));
+        assert_eq!(w.wait(10_000).len(), 0);
+    }
+}
+
+#[test]
+fn what_a_second_observer_is_told_first_the_others_hear_as_well() {
+    let mut w = World::new(Config { observe_interval: 1_000, ..Config::default() });
+    w.call(&observe(1, b""), b"a");
+    let job = w.feed(peer(1), &observe(1, b"")).unwrap();
+    w.server.answer(w.now, &job, content(b"b"), &mut w.sent);
+    let heard: Vec<_> = w.sent.0.drain(..).map(|(to, bytes)| (to, Heard::read(&bytes))).collect();
+    assert!(heard.iter().any(|(to, h)| *to == peer(0) && h.text() == "b"), "{heard:?}");
+    assert_eq!((heard.len(), run(&mut w, b"b")), (2, vec![]));
+    assert_eq!(run(&mut w, b"a").len(), 2, "neither is left with the old state");
+}
+
+/// RFC 7641 §3.6 and §4.5: the answer to the registration is a notification as well.
+#[test]
+fn an_observer_that_rejects_or_never_acknowledges_its_first_notification_is_forgotten() {
+    let config = || Config { observe_interval: 1_000, ..Config::default() };
+    let is_observed = |w: &World| w.server.is_observed();
+    let mut w = World::new(config());
+    let first = w.call(&request(Kind::Non, Code::GET, 1, "f", &[(option::OBSERVE, b"")], b""), b"0");
+    w.say(&message::empty(Kind::Rst, first.id));
+    assert!(!is_observed(&w), "a reset of a non-confirmable one");
+
+    let separate = || {
+        let mut w = World::new(config());
+        let job = w.job(&observe(1, b""));
+        w.wait(1_000);
+        w.heard();
+        let first = w.answer(&job, content(b"0"));
+        assert_eq!((first.kind, first.uint(option::OBSERVE).is_some()), (Kind::Con, true));
+        (w, first)
+    };
+    let (mut w, first) = separate();
+    w.say(&message::empty(Kind::Rst, first.id));
+    assert!(!is_observed(&w), "a reset of a confirmable one");
+
+    let (mut w, _) = separate();
+    for _ in 0..100 {
+        for job in w.wait(1_000) {
+            w.server.answer(w.now, &job, content(b"0"), &mut w.sent);
+        }
+    }
+    assert!(!is_observed(&w), "it was given up");
+
+    let (mut w, first) = separate();
+    w.say(&message::empty(Kind::Ack, first.id));
+    assert_eq!(run(&mut w, b"1")[0].text(), "1", "it was acknowledged");
+}
+
+#[test]
+fn a_registration_that_is_renewed_and_fails_ends() {
+    let (mut w, _) = observed();
+    let job = w.job(&observe(2, b""));
+    w.answer(&job, Answer::failure(Code::INTERNAL, Held::EMPTY));
+    assert_eq!(w.wait(10_000).len(), 0);
+}
+
+#[test]
+fn the_last_word_takes_the_place_of_the_notification_under_way_and_is_confirmable() {
+    let (mut w, _) = observed();
+    let old = confirmable(&mut w);
+    let jobs = w.wait(1_000);
+    let last = w.answer(&jobs[0], Answer::failure(Code::NOT_FOUND, Held::EMPTY));
+    assert_eq!((last.kind, last.code), (Kind::Con, Code::NOT_FOUND));
+    w.wait(100_000);
+    let heard = w.heard();
+    assert!(heard.len() == 4 && heard.iter().all(|h| h.id == last.id && h.id != old.id), "{heard:?}");
+    assert_eq!(w.server.unacknowledged(), 0);
 }
