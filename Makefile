@@ -4,7 +4,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TINYFAAS := $(TARGET)/$(shell rustc --print host-tuple)/release/tinyfaas
 
-.PHONY: start test build lint fmt clean
+.PHONY: start test build release lint fmt clean
 
 # Build, serve, deploy the examples, call them, stay up until ctrl-C.
 start: build
@@ -18,6 +18,10 @@ test:
 # One static binary.
 build:
 	cargo build --release
+
+# Tarballs and Debian packages for every target, in dist/.
+release:
+	cross/release
 
 lint:
 	cargo fmt --check

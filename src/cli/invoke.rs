@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::board::Board;
 use super::coap_client::{self, ClientError};
@@ -33,7 +33,7 @@ const TOO_LARGE: &str = "what is sent is too large for this protocol: use http:/
 const URL_PORT: u16 = 80;
 
 /// call a function and print its answer
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "invoke",

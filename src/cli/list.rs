@@ -1,6 +1,6 @@
 //! `tinyfaas list`: the functions' names, or all that is known of them as a table or as JSON.
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use serde::Deserialize;
 
 use super::board::Board;
@@ -12,7 +12,7 @@ use super::output::{copy, harmless, print};
 const MAX_ANSWER: usize = 64 << 20;
 
 /// print the names of the functions, or with --long how they are
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "list", help_triggers("-h", "--help"))]
 pub(super) struct List {
     /// a table with state, calls and limits; handlers that are not well on lines of their own

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use async_executor::StaticExecutor;
 
 use super::board::Board;
@@ -16,7 +16,7 @@ use crate::function::Name;
 use crate::worker::Workers;
 
 /// print what the handlers wrote, of one function or of all
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "logs", help_triggers("-h", "--help"))]
 pub(super) struct Logs {
     /// the function
@@ -29,7 +29,7 @@ pub(super) struct Logs {
 }
 
 /// delete a function
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "delete", help_triggers("-h", "--help"))]
 pub(super) struct Delete {
     /// the function
@@ -42,7 +42,7 @@ pub(super) struct Delete {
 }
 
 /// delete every function
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "wipe", help_triggers("-h", "--help"))]
 pub(super) struct Wipe {
     /// do not ask
@@ -55,7 +55,7 @@ pub(super) struct Wipe {
 }
 
 /// remove from the Docker engine whatever a server left there; stop the server first
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "clean", help_triggers("-h", "--help"))]
 pub(super) struct Clean {
     /// only what belongs to the server of this id; default: all that tinyfaas made

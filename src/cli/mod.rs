@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs, SubCommand, SubCommandInfo};
 
 use error::Error;
 
@@ -34,7 +34,7 @@ const BUILD: &str = match option_env!("TINYFAAS_BUILD") {
 };
 
 /// functions as a service for small boards: over HTTP, CoAP and gRPC
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     help_triggers("-h", "--help"),
     note = "Without a command, serve is meant: tinyfaas --http :80\n{command_name} COMMAND --help tells each command's options.",
@@ -66,6 +66,33 @@ enum Command {
     Wipe(manage::Wipe),
     Clean(manage::Clean),
     Token(token::Token),
+}
+
+/// By hand, as the derived one does not see through boxes.
+impl ArgsInfo for Command {
+    fn get_args_info() -> CommandInfoWithArgs {
+        fn of<C: ArgsInfo + SubCommand>() -> SubCommandInfo {
+            SubCommandInfo { name: C::COMMAND.name, command: C::get_args_info() }
+        }
+        let commands = vec![
+            of::<Config>(),
+            of::<deploy::Deploy>(),
+            of::<invoke::Invoke>(),
+            of::<list::List>(),
+            of::<manage::Logs>(),
+            of::<manage::Delete>(),
+            of::<manage::Wipe>(),
+            of::<manage::Clean>(),
+            of::<token::Token>(),
+        ];
+        CommandInfoWithArgs { commands, ..Default::default() }
+    }
+}
+
+/// All commands with their options: what man page and completions are made from (`tests/it/documents`). The program itself has
+/// no use for it, so what is shipped does not contain it.
+pub fn command_line() -> CommandInfoWithArgs {
+    Cli::get_args_info()
 }
 
 /// What the arguments ask for.

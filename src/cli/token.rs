@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
 use super::error::Error;
 use super::output::print;
@@ -23,21 +23,21 @@ const DEFAULT_FILE: &str = "tinyfaas/token";
 const MODE: u32 = 0o600;
 
 /// make tokens for the management API and for functions
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "token", help_triggers("-h", "--help"))]
 pub(super) struct Token {
     #[argh(subcommand)]
     action: Action,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum Action {
     New(New),
 }
 
 /// print a new token, and the line of a --token-file that lets it in
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "new",
