@@ -46,6 +46,9 @@ pub struct Config {
     pub max_datagram: usize,
     /// Clients that observe a function. When reached: a plain answer (RFC 7641 §4.1).
     pub observers: usize,
+    /// Bytes of the states that observers were told, all together: they are kept for as long as somebody observes. When
+    /// reached: a plain answer, or a 5.03 with Max-Age that ends an observation.
+    pub observed: usize,
     /// How often an observed function runs.
     pub observe_interval: Millis,
     /// Whether answers over three times the request's size go only to addresses that were proved (RFC 9175 §2.3).
@@ -79,6 +82,7 @@ impl Default for Config {
             block_szx: 6,
             max_datagram: 2048,
             observers: 64,
+            observed: 512 * 1024,
             observe_interval: 10_000,
             echo: false,
             leisure: 5_000,

@@ -84,6 +84,11 @@ impl Held {
         self.bytes.len()
     }
 
+    /// How many bytes its memory has room for.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()

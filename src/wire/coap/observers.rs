@@ -102,6 +102,11 @@ impl Observers {
         self.watches.iter().find(|(_, watch)| watch.key == key).map(|(at, _)| at)
     }
 
+    /// Bytes of the states of all watches but `without`.
+    pub fn held(&self, without: Option<Key>) -> usize {
+        self.watches.iter().filter(|(at, _)| Some(*at) != without).map(|(_, watch)| watch.answer.body.capacity()).sum()
+    }
+
     /// The observer with that token.
     pub fn find(&self, peer: &Peer, token: &Token) -> Option<Key> {
         self.observers.iter().find(|(_, o)| o.token == *token && o.peer == *peer).map(|(at, _)| at)

@@ -130,6 +130,8 @@ impl Server {
         }
         let watch = match self.observers.watch(key) {
             Some(watch) => watch,
+            // RFC 7641 §4.1: who cannot be told of changes gets a plain answer.
+            None if !self.has_room_to_observe(None, answer) => return None,
             None => self.observers.watches.insert(Watch {
                 key,
                 task: job.task.clone(),
@@ -165,6 +167,11 @@ impl Server {
         self.publish(scene, key, answer);
     }
 
+    /// Whether `answer` can be kept as the state of a watch, beside those of all others.
+    fn has_room_to_observe(&self, watch: Option<Key>, answer: &Answer) -> bool {
+        self.observers.held(watch) + answer.body.capacity() <= self.config.observed
+    }
+
     /// Tells the observers of a watch its state, if that is news.
     fn publish(&mut self, scene: &mut Scene<'_>, key: Key, mut answer: Arc<Answer>) {
         let interval = self.config.observe_interval;
@@ -179,7 +186,12 @@ impl Server {
         let is_content = answer.code == Code::CONTENT && watch.answer.code == Code::CONTENT;
         if is_content && answer.format != watch.answer.format {
             answer = Arc::new(not_acceptable("the function answers with another format than before".into()));
+        } else if answer.code.is_success() && !self.has_room_to_observe(Some(key), &answer) {
+            let text = super::super::Held::line("no room for what is observed now".into());
+            let max_age = Some(self.config.retry_after);
+            answer = Arc::new(Answer { max_age, ..Answer::failure(Code::UNAVAILABLE, text) });
         }
+        let Some(watch) = self.observers.watches.get_mut(key) else { return };
         watch.answer = answer.clone();
         watch.told = scene.now;
         let mut at = 0;

@@ -302,3 +302,24 @@ fn the_last_word_takes_the_place_of_the_notification_under_way_and_is_confirmabl
     assert!(heard.len() == 4 && heard.iter().all(|h| h.id == last.id && h.id != old.id), "{heard:?}");
     assert_eq!(w.server.unacknowledged(), 0);
 }
+
+#[test]
+fn what_is_observed_takes_a_bounded_part_of_the_memory_for_bodies() {
+    let bounds = || Config { observe_interval: 1_000, observed: 3_000, ..Config::default() };
+    let of = |id, query: &'static [u8]| {
+        request(Kind::Con, Code::GET, id, "f", &[(option::OBSERVE, b""), (option::URI_QUERY, query)], b"")
+    };
+    let mut w = World::new(bounds());
+    assert!(w.call(&of(1, b"a"), &[b'x'; 2_000]).uint(option::OBSERVE).is_some());
+    let job = w.feed(peer(1), &of(1, b"b")).unwrap();
+    assert_eq!(w.answer(&job, content(&[b'x'; 2_000])).uint(option::OBSERVE), None, "a plain answer");
+    let job = w.feed(peer(1), &of(2, b"a")).unwrap();
+    assert!(w.answer(&job, content(&[b'x'; 2_000])).uint(option::OBSERVE).is_some(), "the same state is there once");
+
+    let mut w = World::new(bounds());
+    w.call(&of(1, b"a"), b"0");
+    assert_eq!(run(&mut w, &[b'x'; 3_000])[0].code, Code::CONTENT);
+    let heard = run(&mut w, &[b'x'; 3_001]);
+    assert_eq!((heard[0].code, heard[0].uint(option::MAX_AGE)), (Code::UNAVAILABLE, Some(5)));
+    assert!(!w.server.is_observed());
+}
