@@ -141,6 +141,7 @@ fn the_same_binary_gives_the_same_packages() {
         for (folder, count) in [("examples/", 8), ("runtimes/", 5), ("completions/", 3)] {
             assert!(listed.matches(&format!("/{folder}")).count() >= count, "{folder}\n{listed}");
         }
+        assert!(listed.contains("/runtimes/export\n"), "{listed}");
     }
 }
 
