@@ -203,6 +203,27 @@ fn the_init_scripts_ask_for_what_the_server_understands() {
 }
 
 #[test]
+fn the_units_reload_needs_a_shell_and_nothing_else() {
+    let dir = TempDir::new();
+    let file = dir.0.join("tinyfaas.json");
+    fs::write(&file, "{}").unwrap();
+    let mut board = Board::start_in(Backend::Process, &["--config", file.to_str().unwrap()], dir.0.join("state"));
+    fs::write(&file, "{\"queue\": 9}").unwrap();
+    let unit = fs::read_to_string(repository().join("packaging/systemd/tinyfaas.service")).unwrap();
+    let reload = unit.lines().find_map(|line| line.strip_prefix("ExecReload=")).unwrap();
+    let script = reload.strip_prefix("/bin/sh -c '").and_then(|rest| rest.strip_suffix('\'')).unwrap();
+    // A small system has no kill but the shell's.
+    said(
+        Command::new("/bin/sh")
+            .args(["-c", script])
+            .env_clear()
+            .env("PATH", "")
+            .env("MAINPID", board.pid().to_string()),
+    );
+    board.wait_for("the reload", |b| b.log().contains("queue was changed").then_some(()));
+}
+
+#[test]
 fn the_unit_is_hardened() {
     if !has("systemd-analyze", "systemd") {
         return;
