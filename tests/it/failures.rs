@@ -389,16 +389,27 @@ fn a_state_directory_that_cannot_be_written_fails_deployments_and_the_start_but_
         }
         assert_eq!(board.call("f", b"still").text(), "still");
         assert_eq!(board.manage("GET", "/list", b"").text(), "f\n");
-        let out = Command::new(env!("CARGO_BIN_EXE_tinyfaas"))
-            .args(["serve", "--backend", "process", "--management", "127.0.0.1:0", "--state-dir"])
-            .arg(disk.0.0.join("other"))
-            .output()
-            .unwrap();
-        let text = String::from_utf8(out.stderr).unwrap();
-        assert_eq!((out.status.code(), text.lines().count()), (Some(1), 1), "{text}");
+        let start = |state_dir: PathBuf| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tinyfaas"));
+            command.args(["serve", "--backend", "process", "--management", "127.0.0.1:0", "--state-dir"]);
+            let out = command.arg(state_dir).output().unwrap();
+            (out.status.code(), String::from_utf8(out.stderr).unwrap())
+        };
+        let (code, text) = start(disk.0.0.join("other"));
+        assert_eq!((code, text.lines().count()), (Some(1), 1), "{text}");
         assert!(text.contains("the state directory") && text.contains("Read-only file system"), "{text}");
         disk.remount("rw");
         assert_eq!(board.upload("f", "binary", 1, &zip).status, 200);
+        assert_eq!(board.call("f", b"").text(), "new\n");
+        // The start after that, with what is stored.
+        let mut board = board;
+        assert!(board.stop(), "{}", board.log());
+        disk.remount("ro");
+        let (code, text) = start(board.state_dir.clone());
+        assert_eq!((code, text.lines().count()), (Some(1), 1), "{text}");
+        assert!(text.contains("the state directory") && text.contains("Read-only file system"), "{text}");
+        disk.remount("rw");
+        let board = board.restart();
         assert_eq!(board.call("f", b"").text(), "new\n");
         drop(board);
     }

@@ -2,6 +2,7 @@
 //! it was told to delete is not, and nothing else is left.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::board::{Answer, Backend, Board, PATIENCE, left_of, left_on_engine, parse, upload_json};
-use crate::watch::{containers, eventually, handlers, is_alive};
+use crate::watch::{containers, eventually, is_alive};
 
 /// Kills in an ordinary run, on processes and on Docker; `TINYFAAS_KILLS=N` asks for N, and a fifth of them on Docker.
 const KILLS: (usize, usize) = (40, 8);
@@ -69,8 +70,6 @@ fn version(http: SocketAddr, name: &str) -> Option<Version> {
     match answer.status {
         200 => Some(Some(answer.text().parse().unwrap())),
         404 => Some(None),
-        // Its handler died with the server, and the server could still say so.
-        502 => None,
         other => panic!("{name} answered {other}: {}", answer.text()),
     }
 }
@@ -155,6 +154,29 @@ fn change(management: SocketAddr, name: &str, wanted: Version) -> Option<()> {
     Some(())
 }
 
+/// Processes that run in folders of handlers and are not the server's: those of one that was killed.
+fn strays(board: &Board) -> Vec<i32> {
+    let run = board.state_dir.join("run");
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(|pid: &i32| {
+        let is_handler = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&run));
+        is_handler && is_alive(*pid) && !descends(*pid, board.pid())
+    })
+    .collect()
+}
+
+fn descends(pid: i32, from: u32) -> bool {
+    let mut pid = pid;
+    while pid > 1 && pid.cast_unsigned() != from {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name in brackets: the state, then the parent.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        // One that ended meanwhile is nobody's.
+        pid = parent.unwrap_or(1);
+    }
+    pid.cast_unsigned() == from
+}
+
 /// What the board has is what belongs to these functions and nothing else.
 fn check_left(board: &Board, names: &[&str]) {
     let mut stored: Vec<String> = names.iter().map(|name| format!("functions/{name}.fn")).collect();
@@ -169,8 +191,11 @@ fn check_left(board: &Board, names: &[&str]) {
     if board.backend() == Backend::Docker {
         eventually("the containers to be those of the functions", || {
             let running: usize = names.iter().map(|name| containers(&board.state_dir, name).len()).sum();
-            let all = left_on_engine(&board.state_dir).iter().filter(|what| what.starts_with("container")).count();
-            (running == names.len() && all == names.len()).then_some(())
+            let left = left_on_engine(&board.state_dir);
+            let count = |kind: &str| left.iter().filter(|what| what.starts_with(kind)).count();
+            // All functions share one network, and none of these needs an image of its own.
+            let others = (count("image"), count("network") <= 1);
+            (running == names.len() && count("container") == names.len() && others == (0, true)).then_some(())
         });
     }
 }
@@ -184,8 +209,7 @@ fn kill_again_and_again(backend: Backend, kills: usize, seed: u64) {
     for kill in 0..kills {
         let (management, http) = (board.management, board.http.unwrap());
         let (stop, changes) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let names: Vec<String> = clients.iter().flat_map(|client| client.known.keys().cloned()).collect();
-        let (again, of_the_dead) = thread::scope(|scope| {
+        board = thread::scope(|scope| {
             for client in &mut clients {
                 scope.spawn(|| client.work(management, http, &stop, &changes));
             }
@@ -193,17 +217,11 @@ fn kill_again_and_again(backend: Backend, kills: usize, seed: u64) {
             let after = random.usize(..3);
             eventually("changes", || (changes.load(Ordering::Relaxed) >= after).then_some(()));
             thread::sleep(Duration::from_millis(random.u64(..longest)));
-            let of_the_dead = match backend {
-                Backend::Process => names.iter().flat_map(|name| handlers(&board, name)).collect(),
-                // Containers outlive it, and are taken over.
-                Backend::Docker => Vec::new(),
-            };
             let again = board.power_cut();
             stop.store(true, Ordering::Relaxed);
-            (again, of_the_dead)
+            again
         });
-        board = again;
-        eventually("its processes to end with it", || (!of_the_dead.iter().any(|pid| is_alive(*pid))).then_some(()));
+        eventually("the processes of the killed one to end with it", || strays(&board).is_empty().then_some(()));
         for client in &mut clients {
             client.check(board.http.unwrap());
         }

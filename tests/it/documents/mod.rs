@@ -201,3 +201,21 @@ fn zsh_completes() {
     command.args(["60", "zsh", "-f", "-c", script, "zsh"]).arg(packaging().join("completions"));
     assert!(said(&mut command).ends_with("completed\n"));
 }
+
+/// What the last column of its table names holds what it promises; a file that was renamed holds nothing.
+#[test]
+fn what_security_md_names_is_there() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(top.join("SECURITY.md")).unwrap();
+    let named = text.split('`').skip(1).step_by(2).filter(|word| word.contains('/') || word.ends_with(".toml"));
+    let paths: Vec<String> = named
+        .flat_map(|word| match word.split_once('{').and_then(|(a, rest)| Some((a, rest.split_once('}')?))) {
+            Some((before, (names, after))) => names.split(',').map(|name| format!("{before}{name}{after}")).collect(),
+            None => vec![word.to_owned()],
+        })
+        .collect();
+    assert!(paths.len() > 20, "{paths:?}");
+    for path in paths {
+        assert!(top.join(&path).exists(), "SECURITY.md names {path}, which is not there");
+    }
+}
