@@ -177,8 +177,9 @@ impl Server<'_> {
         let open = format!("{open}management on port {port}");
         self.manager.ready(&format!("{open}; functions are started"));
         let restore = async {
-            self.deployer.restore(stored).await;
+            let taken_over = self.deployer.restore(stored).await;
             self.manager.status(&open);
+            self.deployer.sweep_late(&taken_over).await;
             futures_lite::future::pending().await
         };
         let signal = until_stopped(signals, reload, &workers, self.manager).or(restore).await;

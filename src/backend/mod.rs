@@ -127,4 +127,14 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When the engine refuses or cannot be reached.
     fn sweep<'a>(&'a self, keep: &'a [Deployment]) -> Boxed<'a, Result<(), BackendError>>;
+
+    /// Removes handlers that an earlier run asked for and that came into being only after [`Self::sweep`]; `taken` are those of
+    /// earlier runs that this one took over.
+    ///
+    /// # Errors
+    /// When the engine refuses or cannot be reached.
+    fn sweep_late<'a>(&'a self, _taken: &'a [String]) -> Boxed<'a, Result<(), BackendError>> {
+        // Where handlers end with the server there are none.
+        Box::pin(async { Ok(()) })
+    }
 }

@@ -14,6 +14,8 @@ use crate::function::{Deployment, Name};
 
 /// How long a handler that still runs may take to say that it is well: it may be busy with a call.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// When it is looked for handlers that came after the start, since an engine was still at work for a server that was killed.
+const LATE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(50)];
 /// How often it is looked whether a deletion is done.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -38,12 +40,13 @@ impl Deployer {
     }
 
     /// Brings the stored functions back: handlers that still run are taken over, the others started. What belongs to no
-    /// stored function goes first: whatever is deployed waits for that. Returns when it is known what there is.
-    pub async fn restore(self: &Arc<Self>, stored: Stored) {
+    /// stored function goes first: whatever is deployed waits for that. Returns when it is known what there is; then
+    /// [`Self::sweep_late`] wants the handlers that were taken over, by the backend's ids.
+    pub async fn restore(self: &Arc<Self>, stored: Stored) -> Vec<String> {
         let mut running = self.running().await;
         self.known.begin();
         self.tidy();
-        let mut all = Vec::new();
+        let (mut all, mut taken_over) = (Vec::new(), Vec::new());
         for active in stored.0 {
             let deployment = active.deployment();
             let busy = self.name_when_free(&deployment.name).await;
@@ -57,6 +60,7 @@ impl Deployer {
             }
             let taken = handlers.iter().flatten().count();
             for handler in handlers.iter().flatten() {
+                taken_over.push(handler.id().to_owned());
                 active.function().add(Arc::clone(handler));
             }
             log::info!("restored {}: {taken} of {} handlers still ran", deployment.name, deployment.threads);
@@ -73,6 +77,17 @@ impl Deployer {
             self.keep(&active, handlers);
         }
         self.restored.begin();
+        taken_over
+    }
+
+    /// Removes what an earlier run left that came into being after the start.
+    pub async fn sweep_late(&self, taken_over: &[String]) {
+        for pause in LATE {
+            Timer::after(pause).await;
+            if let Err(e) = self.backend.sweep_late(taken_over).await {
+                log::warn!("what earlier runs left behind is still there: {e}");
+            }
+        }
     }
 
     /// Takes a name once its deletion, if there is one under way, is done.

@@ -201,6 +201,7 @@ fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> Contai
     let mut labels = labels::of_deployment(config, deployment);
     let program = if config.image(deployment.runtime).is_some() { labels::FOREIGN } else { labels::OWN };
     labels.insert(labels::HANDLER.into(), program.into());
+    labels.insert(labels::RUN.into(), inner.run.clone());
     ContainerCreateBody {
         user: config.hardened.then(|| Owner::of_handlers().user()),
         env: Some(env),

@@ -17,6 +17,8 @@ pub const HANDLER: &str = "tinyfaas-handler";
 pub const OWN: &str = "own";
 /// The handler's image was named by the operator: it may know only the contract's TCP port.
 pub const FOREIGN: &str = "foreign";
+/// On handlers: which run of the server started them.
+pub const RUN: &str = "tinyfaas-run";
 /// On the images of runtimes: the runtime's name.
 pub const RUNTIME: &str = "tinyfaas-runtime";
 

@@ -197,6 +197,8 @@ struct Inner {
     executor: &'static StaticExecutor,
     workers: Workers,
     watch: Watch,
+    /// Tells this run of the server from earlier ones.
+    run: String,
     /// Tags of the runtimes' images, once their content was hashed: at most one a runtime.
     tags: async_lock::Mutex<Vec<(Runtime, String)>>,
     /// Whether the engine has a program for the first process of a container, as far as is known.
@@ -254,6 +256,7 @@ impl Docker {
             executor,
             workers,
             watch: Watch::default(),
+            run: format!("{:016x}", fastrand::u64(..)),
             tags: async_lock::Mutex::default(),
             has_init: AtomicBool::new(true),
             making: async_lock::Mutex::default(),
@@ -325,5 +328,9 @@ impl Backend for Docker {
 
     fn sweep<'a>(&'a self, keep: &'a [Deployment]) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(sweep::sweep(&self.inner, keep))
+    }
+
+    fn sweep_late<'a>(&'a self, taken: &'a [String]) -> Boxed<'a, Result<(), BackendError>> {
+        Box::pin(sweep::sweep_late(&self.inner, taken))
     }
 }

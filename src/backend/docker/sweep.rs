@@ -94,6 +94,25 @@ pub async fn sweep(inner: &Inner, keep: &[Deployment]) -> Result<(), BackendErro
     Ok(())
 }
 
+/// Removes handlers that an earlier run asked for and that only came after the [`sweep`]: the engine goes on with what it was asked
+/// for when who asked was killed. `taken` are those that this run took over.
+///
+/// # Errors
+/// When the engine refuses or cannot be reached.
+pub async fn sweep_late(inner: &Inner, taken: &[String]) -> Result<(), BackendError> {
+    for summary in list(inner, true).await? {
+        let marks = summary.labels.as_ref();
+        let of_earlier = label(marks, labels::RUN).is_some_and(|run| run != inner.run);
+        if let (true, Some(id)) = (of_earlier, id_of(&summary))
+            && !taken.iter().any(|t| t == id)
+        {
+            log::info!("removing the container {id}: an earlier run of the server asked for it");
+            container::remove(inner, id).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes all containers, networks and images of one instance, or of any where `instance` is `None`, and returns a
 /// line for each that says what it was. What another program removed first is passed over.
 ///

@@ -152,6 +152,30 @@ fn sweep_keeps_what_is_deployed_and_running_and_removes_the_rest() {
 }
 
 #[test]
+fn what_an_engine_still_made_for_a_server_that_was_killed_goes_and_what_was_taken_over_stays() {
+    let Some(bench) = Bench::new("late") else { return };
+    let deployment = bench.deployment("late", Runtime::Binary, &[("fn.sh", "1")]);
+    run(async {
+        let earlier = bench.foreign(HTTPD);
+        let taken = soon("start", earlier.start(&deployment)).await.unwrap();
+        // As another process after a restart.
+        let backend = bench.foreign(HTTPD);
+        backend.sweep(std::slice::from_ref(&deployment)).await.unwrap();
+        let own = soon("start", backend.start(&deployment)).await.unwrap();
+        // The same version, so only the run that asked for it tells it from ours.
+        let late = soon("start", earlier.start(&deployment)).await.unwrap();
+        backend.sweep_late(std::slice::from_ref(&taken.id)).await.unwrap();
+        let mut left: Vec<_> = backend.running().await.unwrap().into_iter().map(|f| f.started.id).collect();
+        left.sort();
+        let mut expected = vec![taken.id, own.id];
+        expected.sort();
+        assert_eq!(left, expected, "{} is gone", late.id);
+        backend.sweep(&[]).await.unwrap();
+    });
+    assert_eq!(bench.left(), [""; 0]);
+}
+
+#[test]
 fn clean_removes_one_instance_and_says_what_it_was() {
     let Some(bench) = Bench::new("clean") else { return };
     let Some(other) = Bench::new("clean") else { return };
