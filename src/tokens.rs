@@ -22,8 +22,8 @@ const RANDOM: usize = 32;
 const MAX_TOKENS: usize = 256;
 /// Longest name of a token in bytes.
 const MAX_NAME: usize = 63;
-/// Largest file in bytes.
-const MAX_FILE: u64 = 64 * 1024;
+/// Largest file of tokens in bytes.
+pub const MAX_FILE: u64 = 64 * 1024;
 
 /// The SHA-256 of a token.
 #[derive(Clone, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::error::Error;
 use super::output::print;
+use crate::text_file;
 use crate::tokens;
 
 /// Holds the token itself.
@@ -19,6 +20,8 @@ const TOKEN: &str = "TINYFAAS_TOKEN";
 const TOKEN_FILE: &str = "TINYFAAS_TOKEN_FILE";
 /// Where the token is looked for else, under the user's configuration.
 const DEFAULT_FILE: &str = "tinyfaas/token";
+/// Bytes of that file.
+const MAX_TOKEN: u64 = 4096;
 /// Rights of a new file: its owner alone may change who is let in.
 const MODE: u32 = 0o600;
 
@@ -77,7 +80,7 @@ impl Token {
 /// Adds a line to a file of tokens, which has to be right then.
 fn add(path: &Path, line: &str) -> Result<(), Error> {
     let failed = |e: &dyn std::fmt::Display| Error::usage(format!("--file: {}: {e}", path.display()));
-    let before = match std::fs::read_to_string(path) {
+    let before = match text_file::read(path, tokens::MAX_FILE) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(failed(&e)),
@@ -112,7 +115,7 @@ fn find_by(var: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<String>, Err
         }
     };
     let failed = |e: &dyn std::fmt::Display| Error::usage(format!("{}: {e}", path.display()));
-    match std::fs::read_to_string(&path) {
+    match text_file::read(&path, MAX_TOKEN) {
         Ok(text) => one_line(&text).map(Some).map_err(|e| failed(&e)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !wanted => Ok(None),
         Err(e) => Err(failed(&e)),

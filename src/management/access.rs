@@ -56,8 +56,9 @@ pub(super) fn admit<'t>(
     let token = head.headers.get_str("authorization").and_then(bearer);
     let name = token.and_then(|token| tokens.name_of(token));
     if name.is_none() && token.is_some() {
-        failures.count(address, now);
-        log::warn!("management: a wrong token from {}", head.peer.ip());
+        // Who goes on guessing fills no log: it may be on flash.
+        let level = if failures.count(address, now) { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "management: a wrong token from {}", head.peer.ip());
     }
     name.map(Some).ok_or(NO_TOKEN)
 }
@@ -124,11 +125,15 @@ impl Failures {
         failing.is_some_and(|failing| failing.until > now + FORGIVEN_AFTER * (FAILURES - 1))
     }
 
-    fn count(&self, address: IpAddr, now: Instant) {
+    /// Counts one more; whether the address had none before.
+    fn count(&self, address: IpAddr, now: Instant) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|failing| failing.until > now);
         match all.iter_mut().find(|failing| failing.address == address) {
-            Some(failing) => failing.until += FORGIVEN_AFTER,
+            Some(failing) => {
+                failing.until += FORGIVEN_AFTER;
+                false
+            }
             None => {
                 if all.len() == ADDRESSES
                     && let Some(oldest) = all.iter().enumerate().min_by_key(|(_, f)| f.until).map(|(n, _)| n)
@@ -136,6 +141,7 @@ impl Failures {
                     all.swap_remove(oldest);
                 }
                 all.push(Failing { address, until: now + FORGIVEN_AFTER });
+                true
             }
         }
     }
@@ -244,7 +250,8 @@ mod tests {
     fn failures_are_forgiven_one_by_one_and_the_table_is_bounded() {
         let failures = Failures::default();
         let (a, now) = (IpAddr::from([10, 0, 0, 1]), Instant::now());
-        (0..FAILURES).for_each(|_| failures.count(a, now));
+        assert!(failures.count(a, now), "the first is worth a line of the log");
+        assert!((1..FAILURES).all(|_| !failures.count(a, now)));
         assert!(failures.are_too_many(a, now));
         assert!(!failures.are_too_many(a, now + FORGIVEN_AFTER));
         for n in 0..1000_u32 {
