@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::board::{Backend, Board, TempDir, parse, request};
+use crate::coap::coap_client;
 use crate::watch::signal;
 
 const CAT: &[(&str, &str)] = &[("fn.sh", "cat\n")];
@@ -181,6 +182,14 @@ fn a_function_with_tokens_is_called_by_who_has_one_over_every_door() {
         }
         assert_eq!(invoke(url.clone(), &right), (Some(0), "x".into(), String::new()), "{url}");
     }
+    // Clients of other makes.
+    let (body, _) = coap_client(&["-m", "post", "-e", "x", &format!("coap://{coap}/f?token={token}")]);
+    assert_eq!(body.trim_end(), "x");
+    let (body, error) = coap_client(&["-m", "post", "-e", "x", &format!("coap://{coap}/f?token=x")]);
+    assert!(format!("{body}{error}").contains("4.01"), "{body}{error}");
+    let url = format!("http://{http}/f");
+    let out = Command::new("curl").args(["-s", "--data", "x", "--oauth2-bearer", &token, &url]).output().unwrap();
+    assert_eq!(text(&out.stdout), "x");
     let later = request(http, "POST", "/f", "x-tinyfaas-async: 1\r\n", b"x");
     assert_eq!((later.status, later.header("www-authenticate")), (401, Some("Bearer realm=\"tinyfaas\"")));
 }

@@ -210,7 +210,7 @@ pub fn peers_python() -> PathBuf {
 }
 
 /// libcoap's client: standard output and standard error.
-fn coap_client(args: &[&str]) -> (String, String) {
+pub fn coap_client(args: &[&str]) -> (String, String) {
     set_up_peers();
     let program = ["coap-client-notls", "coap-client", "coap-client-openssl", "coap-client-gnutls"]
         .into_iter()

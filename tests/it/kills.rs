@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::board::{Answer, Backend, Board, PATIENCE, left_of, left_on_engine, parse, upload_json};
-use crate::watch::{containers, eventually, is_alive};
+use crate::watch::{containers, eventually, is_alive, parent_of};
 
 /// Kills in an ordinary run, on processes and on Docker; `TINYFAAS_KILLS=N` asks for N, and a fifth of them on Docker.
 const KILLS: (usize, usize) = (40, 8);
@@ -168,11 +168,8 @@ fn strays(board: &Board) -> Vec<i32> {
 fn descends(pid: i32, from: u32) -> bool {
     let mut pid = pid;
     while pid > 1 && pid.cast_unsigned() != from {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name in brackets: the state, then the parent.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
         // One that ended meanwhile is nobody's.
-        pid = parent.unwrap_or(1);
+        pid = parent_of(pid).unwrap_or(1);
     }
     pid.cast_unsigned() == from
 }

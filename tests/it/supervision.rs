@@ -1,12 +1,13 @@
 //! Handlers that break, as `/functions` tells it: out of memory, hung, crashing again and again.
 
+use std::fs;
 use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::board::{Backend, Board, json_of, zip_of};
+use crate::board::{Backend, Board, docker, json_of, zip_of};
 use crate::status::status_of;
-use crate::watch::{Client, eventually, handlers, signal};
+use crate::watch::{Client, containers, eventually, handlers, signal};
 
 const ECHO: &[(&str, &str)] = &[("fn.py", "def fn(input):\n    return input\n")];
 
@@ -96,4 +97,28 @@ fn a_crash_loop_backs_off_and_is_seen() {
         assert_eq!(seen["handlers"][0]["id"], Value::Null);
         assert!(seen["handlers"][0]["reason"].as_str().unwrap().contains("status 9"), "{backend:?} {seen}");
     }
+}
+
+#[test]
+fn a_container_that_comes_late_for_a_server_that_was_killed_is_removed() {
+    if !Backend::available().contains(&Backend::Docker) {
+        return;
+    }
+    let board = Board::start(Backend::Docker, &[]);
+    board.deploy("f", "binary", 1, &[("fn.sh", "cat\n")]);
+    let board = board.power_cut();
+    assert_eq!(board.call("f", b"taken over").text(), "taken over");
+    let kept = containers(&board.state_dir, "f");
+    let instance = fs::read_to_string(board.state_dir.join("instance")).unwrap();
+    let labels = [format!("tinyFaaS={}", instance.trim()), "tinyfaas-function=f".into(), "tinyfaas-run=earlier".into()];
+    let mut create = vec!["create"];
+    labels.iter().for_each(|label| create.extend(["--label", label]));
+    create.extend(["tinyfaas-test/binary", "/bin/true"]);
+    let late = docker(&create);
+    eventually("what came late to go", || {
+        let left = docker(&["ps", "-aq", "--no-trunc", "--filter", &format!("label={}", labels[0])]);
+        (!left.contains(late.trim())).then_some(())
+    });
+    assert_eq!(containers(&board.state_dir, "f"), kept, "what was taken over stays");
+    assert_eq!(board.call("f", b"still").text(), "still");
 }

@@ -60,16 +60,20 @@ fn children(parent: u32, name: &str) -> Vec<i32> {
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            // After the name in brackets: the state, then the parent.
-            let parent_is = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
             let folder = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
             let folder = folder.file_name().and_then(|f| f.to_str()).unwrap_or_default();
-            parent_is == Some(parent) && folder.split('-').next() == Some(name)
+            parent_of(*pid) == Some(parent.cast_signed()) && folder.split('-').next() == Some(name)
         })
         .collect();
     pids.sort_unstable();
     pids
+}
+
+/// The parent of a process; `None` where it ended.
+pub fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name in brackets: the state, then the parent.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether a process is there and not only its exit status.
