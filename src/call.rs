@@ -61,6 +61,20 @@ pub enum Protocol {
     Grpc,
 }
 
+impl Protocol {
+    /// Every protocol there is, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Coap, Self::Grpc];
+
+    /// The protocol as it is labelled.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Coap => "coap",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
 /// One invocation of a function.
 pub struct Call<'a> {
     /// The function's name.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_executor::StaticExecutor;
 use async_io::{Async, Timer};
@@ -22,7 +22,7 @@ use crate::dispatch::Dispatch;
 use crate::front;
 use crate::http_server::{self, Service};
 use crate::inherited::Inherited;
-use crate::management::Management;
+use crate::management::{Facts, Management};
 use crate::provision::Provision;
 use crate::reload::{Reload, deploy_bounds, management_settings};
 use crate::service_manager::ServiceManager;
@@ -61,6 +61,7 @@ struct Server<'a> {
     budget: Budget,
     shutdown: Shutdown,
     manager: &'a ServiceManager,
+    began: Instant,
 }
 
 async fn serve(
@@ -91,6 +92,7 @@ async fn serve(
         budget: Budget::new(BODIES),
         shutdown: Shutdown::new(),
         manager,
+        began: Instant::now(),
     };
     server.run(&mut signals, store, workers, inherited, layers, settings).await
 }
@@ -114,6 +116,7 @@ impl Server<'_> {
         }
         let mut doors = Vec::new();
         let mut running = Vec::new();
+        let coap_repeated = Arc::default();
         if let Some(addr) = self.config.http.addr() {
             let (listener, port) = listen("http", addr, &mut inherited)?;
             doors.push(("http", port));
@@ -123,7 +126,9 @@ impl Server<'_> {
             running.push(self.spawn_http(listener, Arc::new(door), bounds));
         }
         if let Some(addr) = self.config.coap.addr() {
-            let coap = front::coap::Coap::bind(self.coap_config(addr), inherited.udp("coap")?)
+            let mut config = self.coap_config(addr);
+            config.repeated = Arc::clone(&coap_repeated);
+            let coap = front::coap::Coap::bind(config, inherited.udp("coap")?)
                 .map_err(|e| format!("coap: cannot listen on {addr}: {e}"))?;
             doors.push(("coap", coap.port()));
             let (dispatch, budget) = (Arc::clone(&self.dispatch), self.budget.clone());
@@ -152,8 +157,9 @@ impl Server<'_> {
             log::warn!("management: whoever reaches port {port} can deploy and delete: --insecure-management");
         }
         let told = management_settings(&self.config, doors.clone(), tokens.clone());
-        let management = Management::new(Arc::clone(&self.deployer), Arc::clone(&store), workers.clone(), told);
-        let management = Arc::new(management);
+        let facts = Facts { began: self.began, buffers: self.buffers.clone(), coap_repeated };
+        let (deployer, kept) = (Arc::clone(&self.deployer), Arc::clone(&store));
+        let management = Arc::new(Management::new(deployer, kept, workers.clone(), told, facts));
         let bounds = self.http_bounds(MANAGEMENT_CONNECTIONS, 0);
         running.push(self.spawn_http(listener, Arc::clone(&management), bounds));
         log::debug!("management listens on port {port}");

@@ -5,6 +5,7 @@
 
 pub mod docker;
 pub mod process;
+pub mod resident;
 
 use std::fmt;
 use std::future::Future;
@@ -115,6 +116,9 @@ pub trait Backend: Send + Sync {
         tail: Option<usize>,
         lines: async_channel::Sender<LogLine>,
     ) -> Boxed<'a, Result<(), BackendError>>;
+
+    /// Bytes that the handler has resident: see [`resident`]. `None` where that is not to be seen without asking the engine.
+    fn resident(&self, id: &str) -> Option<u64>;
 
     /// This instance's handlers that still run from before.
     ///

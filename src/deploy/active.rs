@@ -63,6 +63,9 @@ pub enum State {
 }
 
 impl State {
+    /// The states of handlers.
+    pub const OF_HANDLERS: [Self; 5] = [Self::Starting, Self::Healthy, Self::Doubtful, Self::BackingOff, Self::Idle];
+
     /// The state as it is shown.
     pub const fn name(self) -> &'static str {
         match self {
@@ -130,6 +133,11 @@ impl Active {
             in_flight: slot.handler.as_ref().map_or(0, |h| h.in_flight()),
         };
         self.slots().iter().map(status).collect()
+    }
+
+    /// Hands what `look` wants of each handler's place to it: its state, how often it was started again, and who is there.
+    pub fn each_handler(&self, look: &mut dyn FnMut(State, u64, Option<&Handler>)) {
+        self.slots().iter().for_each(|slot| look(slot.state, slot.restarts, slot.handler.as_deref()));
     }
 
     /// How the function is: what its handlers have in common, else whether one of them is well, else the best of them.

@@ -221,6 +221,16 @@ impl Deployer {
         self.active().range::<Name, _>((from, Bound::Unbounded)).next().map(|(_, active)| Arc::clone(active))
     }
 
+    /// Where calls go.
+    pub fn dispatch(&self) -> &Dispatch {
+        &self.dispatch
+    }
+
+    /// What runs handlers.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// What handlers of the function wrote: see [`Backend::logs`].
     ///
     /// # Errors

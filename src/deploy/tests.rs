@@ -140,6 +140,10 @@ impl Backend for Played {
         })
     }
 
+    fn resident(&self, _id: &str) -> Option<u64> {
+        None
+    }
+
     fn running(&self) -> Boxed<'_, Result<Vec<Found>, BackendError>> {
         Box::pin(async {
             self.reach()?;

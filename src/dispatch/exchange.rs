@@ -12,6 +12,7 @@ use std::time::Instant;
 use async_io::Timer;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt, Stream as _};
 
+use super::counts::Metered;
 use super::table::Lease;
 use crate::buffers::{Buffer, Buffers};
 use crate::call::{Body, BodyStream, Call, Failure, FailureKind};
@@ -54,11 +55,8 @@ impl Reply<'_> {
     /// # Errors
     /// The handler broke off, or the deadline passed. Nothing more can be read then.
     pub async fn chunk(&mut self) -> Result<&[u8], Failure> {
-        let (from, to) = poll_fn(|cx| self.exchange.poll_body(cx)).await?;
-        if from == to {
-            self.exchange.finish();
-        }
-        Ok(self.exchange.buf.get(from..to).unwrap_or_default())
+        let piece = poll_fn(|cx| self.exchange.poll_body(cx)).await;
+        self.took(piece)
     }
 
     /// The next piece of the body if it is here already: lets a front door send the head and a small body at once.
@@ -70,11 +68,36 @@ impl Reply<'_> {
             Poll::Ready(range) => Poll::Ready(range.map(Some)),
             Poll::Pending => Poll::Ready(Ok(None)),
         });
-        let Some((from, to)) = ready.await? else { return Ok(None) };
-        if from == to {
-            self.exchange.finish();
+        match ready.await {
+            Ok(None) => Ok(None),
+            Ok(Some(piece)) => self.took(Ok(piece)).map(Some),
+            Err(failure) => self.took(Err(failure)).map(Some),
         }
-        Ok(Some(self.exchange.buf.get(from..to).unwrap_or_default()))
+    }
+
+    /// Its front door makes another answer of it: that is what is counted.
+    pub fn refused(&mut self, status: u16) {
+        if let Some(metered) = &mut self.exchange.metered {
+            metered.ends_with(status);
+        }
+    }
+
+    /// Takes note of a piece of the body, or of what became of it.
+    fn took(&mut self, piece: Result<(usize, usize), Failure>) -> Result<&[u8], Failure> {
+        let (from, to) = match piece {
+            Ok(range) => range,
+            Err(failure) => {
+                self.refused(failure.kind.http_status());
+                return Err(failure);
+            }
+        };
+        if from == to {
+            self.refused(self.status);
+            self.exchange.finish();
+        } else if let Some(metered) = &self.exchange.metered {
+            metered.received(to - from);
+        }
+        Ok(self.exchange.buf.get(from..to).unwrap_or_default())
     }
 }
 
@@ -113,6 +136,7 @@ pub(super) async fn run<'a>(
     mut call: Call<'a>,
     deadline: Instant,
     buffers: &Buffers,
+    metered: &mut Option<Metered>,
 ) -> Result<Reply<'a>, Failure> {
     // Our own handlers listen on sockets and know chunks; one that is reached by TCP may be of another make.
     let held = match (&mut call.body, &stream) {
@@ -135,8 +159,21 @@ pub(super) async fn run<'a>(
         left: BodyLeft::Done,
         deadline: Timer::at(deadline),
         reusable: true,
+        metered: metered.take(),
     };
-    let head = poll_fn(|cx| exchange.poll_head(cx)).await?;
+    let head = match poll_fn(|cx| exchange.poll_head(cx)).await {
+        Ok(head) => head,
+        Err(failure) => {
+            // Whoever called tells it what the failure was.
+            end(&mut exchange.pump, exchange.metered.as_ref());
+            *metered = exchange.metered.take();
+            return Err(failure);
+        }
+    };
+    // An error may be told by its head alone; of another answer it matters whether the caller took it whole.
+    if let Some(metered) = exchange.metered.as_mut().filter(|_| head.status >= 400) {
+        metered.ends_with(head.status);
+    }
     let length = match head.framing {
         Framing::Length(n) => Some(n),
         _ => None,
@@ -197,6 +234,8 @@ struct Exchange<'a> {
     deadline: Timer,
     /// Whether the connection can serve another call once the reply was read.
     reusable: bool,
+    /// Counts the call; the caller of [`run`] has it where there is no reply.
+    metered: Option<Metered>,
 }
 
 impl Exchange<'_> {
@@ -299,10 +338,10 @@ impl Exchange<'_> {
         let Some(mut stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
         if let Some(pump) = &mut self.pump {
             match pump.poll(stream, cx) {
-                Poll::Ready(Ok(())) => self.pump = None,
+                Poll::Ready(Ok(())) => end(&mut self.pump, self.metered.as_ref()),
                 // It may have answered before it closed, without reading all that we send.
                 Poll::Ready(Err(PumpError::Handler(_))) => {
-                    self.pump = None;
+                    end(&mut self.pump, self.metered.as_ref());
                     self.reusable = false;
                 }
                 Poll::Ready(Err(PumpError::Caller(failure))) => {
@@ -342,6 +381,8 @@ impl Exchange<'_> {
             lease.handler().keep(stream, lease.function().limits().concurrency);
         }
         self.lease = None;
+        end(&mut self.pump, self.metered.as_ref());
+        self.metered = None;
     }
 
     fn broke(&mut self, text: &str) -> Failure {
@@ -351,6 +392,19 @@ impl Exchange<'_> {
         }
         let name = self.lease.as_ref().map_or("?", |lease| lease.function().name().as_str());
         Failure::new(FailureKind::HandlerBroke, format!("the handler of {name} broke: {text}"))
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        end(&mut self.pump, self.metered.as_ref());
+    }
+}
+
+/// Nothing more of the call is sent: what was of its body is counted.
+fn end(pump: &mut Option<Pump<'_>>, metered: Option<&Metered>) {
+    if let (Some(pump), Some(metered)) = (pump.take(), metered) {
+        metered.sent(pump.read);
     }
 }
 
@@ -366,6 +420,8 @@ struct Pump<'a> {
     head: Vec<u8>,
     sent: usize,
     body: PumpBody<'a>,
+    /// Bytes of the body that were read so far.
+    read: u64,
 }
 
 enum PumpBody<'a> {
@@ -410,13 +466,14 @@ impl<'a> Pump<'a> {
                 held: held.map_or(Vec::new(), |held| held.bytes),
             },
         };
-        Self { head, sent: 0, body }
+        let read = if let PumpBody::Bytes(bytes) = &body { bytes.len() as u64 } else { 0 };
+        Self { head, sent: 0, body, read }
     }
 
     /// Sends until all is sent, or neither side moves.
     fn poll(&mut self, mut stream: &Stream, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         loop {
-            let more = self.body.poll_fill(cx)?;
+            let more = self.body.poll_fill(cx, &mut self.read)?;
             let head = self.head.get(self.sent..).unwrap_or_default();
             let data = self.body.pending();
             if head.is_empty() && data.is_empty() {
@@ -437,7 +494,7 @@ impl<'a> Pump<'a> {
 
 impl PumpBody<'_> {
     /// Makes sure that there are bytes to send, where the body has more. `Ready` when it has no more.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, PumpError> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, total: &mut u64) -> Result<Poll<()>, PumpError> {
         let Self::Stream { source, buf, start, end, chunked, done, held } = self else { return Ok(Poll::Ready(())) };
         if start < end || (*done && held.is_empty()) {
             return Ok(if *done && held.is_empty() { Poll::Ready(()) } else { Poll::Pending });
@@ -459,6 +516,7 @@ impl PumpBody<'_> {
             Poll::Pending => return Ok(Poll::Pending),
         };
         *done |= n == 0;
+        *total += n as u64;
         (*start, *end) = (0, before + n + after);
         let filled: &[(usize, &[u8])] = match (*chunked, n) {
             (true, 0) => {

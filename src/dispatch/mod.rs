@@ -4,15 +4,17 @@
 //! deadline: first come, first served. What then happens between us and the handler is in [`exchange`]. Nothing here knows a protocol of the front
 //! doors or an engine.
 
+pub mod counts;
 pub mod exchange;
 mod sleep;
 mod table;
 
+pub use counts::Counts;
 pub use exchange::Reply;
 pub use table::{Function, Handler};
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -21,18 +23,28 @@ use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
 
 use crate::buffers::Buffers;
-use crate::call::{Call, Failure, FailureKind};
+use crate::call::{Call, Failure, FailureKind, Protocol};
 use crate::function::Name;
+use counts::Metered;
 use table::Lease;
 
 /// Sends calls to handlers.
 #[derive(Debug, Default)]
 pub struct Dispatch {
-    functions: Mutex<BTreeMap<Box<str>, Arc<Function>>>,
+    functions: Mutex<BTreeMap<Box<str>, Entry>>,
     buffers: Buffers,
+    /// Calls of names that no function has, by protocol: such a name is a stranger's, so there is no count for each.
+    unknown: [AtomicU64; Protocol::ALL.len()],
     stopping: AtomicBool,
     /// Notified when a function may have changed something.
     changed: Event,
+}
+
+/// What is under one name.
+#[derive(Debug)]
+struct Entry {
+    function: Arc<Function>,
+    counts: Arc<Counts>,
 }
 
 impl Dispatch {
@@ -45,7 +57,17 @@ impl Dispatch {
     /// function it replaces wait for it. Returns the one it replaces, which takes no more calls: see [`Function::drained`].
     /// A function that is there already just stays.
     pub fn install(&self, function: Arc<Function>) -> Option<Arc<Function>> {
-        let old = self.table().insert(function.name().as_str().into(), Arc::clone(&function));
+        let old = {
+            let mut table = self.table();
+            match table.get_mut(function.name().as_str()) {
+                Some(entry) => Some(std::mem::replace(&mut entry.function, Arc::clone(&function))),
+                None => {
+                    let entry = Entry { function: Arc::clone(&function), counts: Arc::default() };
+                    table.insert(function.name().as_str().into(), entry);
+                    None
+                }
+            }
+        };
         // A restored function is installed twice: while it comes up, and when it is active.
         let old = old.filter(|old| !Arc::ptr_eq(old, &function));
         if let Some(old) = &old {
@@ -56,7 +78,7 @@ impl Dispatch {
 
     /// Takes the function out of the table; calls that wait for it fail as unknown.
     pub fn remove(&self, name: &str) -> Option<Arc<Function>> {
-        let old = self.table().remove(name);
+        let old = self.table().remove(name).map(|entry| entry.function);
         if let Some(old) = &old {
             old.retire();
         }
@@ -65,7 +87,17 @@ impl Dispatch {
 
     /// The function of that name.
     pub fn function(&self, name: &str) -> Option<Arc<Function>> {
-        self.table().get(name).cloned()
+        self.table().get(name).map(|entry| Arc::clone(&entry.function))
+    }
+
+    /// What was counted of the calls of that name.
+    pub fn counts(&self, name: &str) -> Option<Arc<Counts>> {
+        self.table().get(name).map(|entry| Arc::clone(&entry.counts))
+    }
+
+    /// Calls that came by `protocol` for a function that there is not.
+    pub fn unknown(&self, protocol: Protocol) -> u64 {
+        self.unknown.get(protocol as usize).map_or(0, |n| n.load(Ordering::Relaxed))
     }
 
     /// Hands each function's name to `each`, sorted. The table is locked meanwhile.
@@ -81,7 +113,8 @@ impl Dispatch {
     /// Hands the name of each function that may have changed something since this was last asked to `each`, once however
     /// often it did. For one listener: who asks takes the changes away.
     pub fn take_changes(&self, each: &mut dyn FnMut(&str)) {
-        self.table().values().filter(|f| f.take_changed()).for_each(|f| each(f.name().as_str()));
+        let table = self.table();
+        table.values().map(|e| &e.function).filter(|f| f.take_changed()).for_each(|f| each(f.name().as_str()));
     }
 
     /// How many functions there are.
@@ -97,8 +130,8 @@ impl Dispatch {
     /// From now on new calls fail as [`FailureKind::Unavailable`].
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        for function in self.table().values() {
-            function.wake_waiting();
+        for entry in self.table().values() {
+            entry.function.wake_waiting();
         }
     }
 
@@ -108,12 +141,28 @@ impl Dispatch {
     /// # Errors
     /// [`Failure`] when there is no reply; dropping the future gives the call up.
     pub async fn call<'a>(&self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
+        let mut metered = self.counts(call.function).map(|counts| counts.begin(call.protocol));
+        let called = self.called(call, &mut metered).await;
+        if let Err(failure) = &called
+            && let Some(metered) = &mut metered
+        {
+            metered.failed(failure);
+        }
+        called
+    }
+
+    async fn called<'a>(&self, call: Call<'a>, metered: &mut Option<Metered>) -> Result<Reply<'a>, Failure> {
+        if metered.is_none()
+            && let Some(unknown) = self.unknown.get(call.protocol as usize)
+        {
+            unknown.fetch_add(1, Ordering::Relaxed);
+        }
         let (mut lease, deadline) = self.lease(call.function, call.token, call.deadline).await?;
         loop {
             match exchange::connect(&lease, deadline).await? {
                 Some(stream) => {
                     let changes = !call.method.is_safe();
-                    let reply = exchange::run(stream, lease, call, deadline, &self.buffers).await?;
+                    let reply = exchange::run(stream, lease, call, deadline, &self.buffers, metered).await?;
                     if changes && reply.status < 400 {
                         reply.mark_changed();
                         self.changed.notify(usize::MAX);
@@ -204,7 +253,7 @@ impl Dispatch {
         }
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, Arc<Function>>> {
+    fn table(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
         // The table is whole even if a thread died while it held the lock.
         self.functions.lock().unwrap_or_else(PoisonError::into_inner)
     }

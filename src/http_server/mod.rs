@@ -7,7 +7,7 @@ mod body;
 mod respond;
 
 pub use body::RequestBody;
-pub use respond::Responder;
+pub use respond::{Pieces, Responder};
 
 use std::future::Future;
 use std::io;

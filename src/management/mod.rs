@@ -3,6 +3,7 @@
 
 mod access;
 mod functions;
+mod metrics;
 mod receive;
 
 use std::fmt::Write as _;
@@ -10,6 +11,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use access::{Denial, Failures};
+pub use metrics::Facts;
 
 use crate::deploy::{Active, DeployError, Deployer};
 use crate::fetch;
@@ -46,6 +48,7 @@ pub struct Management {
     workers: Workers,
     settings: Mutex<Arc<Settings>>,
     failures: Failures,
+    facts: Facts,
 }
 
 /// What comes before the name in the path of one function.
@@ -58,8 +61,9 @@ type Answer = Result<String, DeployError>;
 
 impl Management {
     /// Management of what `deployer` deploys.
-    pub fn new(deployer: Arc<Deployer>, store: Arc<Store>, workers: Workers, settings: Settings) -> Self {
-        Self { deployer, store, workers, settings: Mutex::new(Arc::new(settings)), failures: Failures::default() }
+    pub fn new(deployer: Arc<Deployer>, store: Arc<Store>, workers: Workers, settings: Settings, facts: Facts) -> Self {
+        let settings = Mutex::new(Arc::new(settings));
+        Self { deployer, store, workers, settings, failures: Failures::default(), facts }
     }
 
     /// Changes what holds for requests from now on.
@@ -207,10 +211,11 @@ impl Service for Management {
         let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
         let method = match path {
             "/upload" | "/uploadURL" | "/delete" | "/wipe" => "POST",
-            "/list" | "/logs" | "/functions" => "GET",
+            "/list" | "/logs" | "/functions" | "/metrics" => "GET",
             _ if path.starts_with(FUNCTION) => "GET",
             _ => {
-                let text = "no such path: POST /upload, /uploadURL, /delete, /wipe or GET /list, /logs, /functions";
+                let text =
+                    "no such path: POST /upload, /uploadURL, /delete, /wipe or GET /list, /logs, /functions, /metrics";
                 return respond.text(404, text).await;
             }
         };
@@ -227,6 +232,7 @@ impl Service for Management {
             "/list" => Ok(self.list()),
             "/logs" => return self.logs(query, respond).await,
             "/functions" => return self.functions(respond).await,
+            "/metrics" => return self.metrics(respond).await,
             _ => return self.function(path.strip_prefix(FUNCTION).unwrap_or_default(), respond).await,
         };
         match answer {

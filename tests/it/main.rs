@@ -37,6 +37,7 @@ mod kills;
 mod limits;
 mod load;
 mod memory;
+mod metrics;
 mod packaging;
 mod provision;
 mod runtimes;

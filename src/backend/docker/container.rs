@@ -18,7 +18,7 @@ use bollard::query_parameters::{
 
 use super::engine::{Fault, one_line};
 use super::whole::whole;
-use super::{Config, Inner, Network, Reach, files, image, labels, network, transport};
+use super::{Config, Inner, Network, Reach, cgroup, files, image, labels, network, transport};
 use crate::backend::{BackendError, BackendErrorKind, Started};
 use crate::function::Deployment;
 use crate::net::Address;
@@ -269,11 +269,14 @@ async fn addresses(inner: &Inner, id: &str) -> Result<Vec<Address>, BackendError
     }
 }
 
-/// Where the listed container may listen, best first.
+/// Where the listed container may listen, best first. Its cgroup is looked for as well.
 ///
 /// # Errors
 /// When the name of a remote engine cannot be resolved.
 pub async fn addresses_of(inner: &Inner, id: &str, summary: &ContainerSummary) -> Result<Vec<Address>, BackendError> {
+    if let Some(full) = &summary.id {
+        cgroup::note(inner, id, full);
+    }
     let mut addresses = Vec::with_capacity(2);
     let mounted = summary.mounts.iter().flatten().any(|m| m.destination.as_deref() == Some(SOCKET_FOLDER));
     if mounted && let Some(folder) = socket_folder(&inner.config, id) {
@@ -320,6 +323,7 @@ pub async fn stop(inner: &Inner, id: &str) -> Result<(), BackendError> {
 /// # Errors
 /// When the engine refuses or cannot be reached. What is gone already is no error.
 pub async fn remove(inner: &Inner, id: &str) -> Result<(), BackendError> {
+    cgroup::forget(inner, id);
     let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
     match inner.call(Box::pin(inner.engine.client.remove_container(id, Some(options)))).await {
         // 409: it is being removed already.

@@ -3,16 +3,17 @@
 //! - `address`, `transport`, `engine`: the way to the engine's API, through bollard and without tokio's driver
 //! - `image`, `install`, `elf`: what containers start from
 //! - `files`: archives and build folders on their way into the engine, as streams
-//! - `container`, `network`, `labels`: handlers
+//! - `container`, `cgroup`, `network`, `labels`: handlers
 //! - `watch`, `logs`, `sweep`: what becomes of them
 //! - `whole`: work that must not be left half done
 //!
-//! No state is kept of handlers but who waits for their end: a container's name says where its socket is, its labels
+//! No state is kept of handlers but who waits for their end and which cgroup they have: a container's name says where its socket is, its labels
 //! say what it runs. So a runtime that starts again knows as much as the one before.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_channel::Sender;
@@ -25,6 +26,7 @@ use crate::wire::zip;
 use crate::worker::Workers;
 
 mod address;
+mod cgroup;
 mod container;
 mod elf;
 mod engine;
@@ -197,6 +199,8 @@ struct Inner {
     executor: &'static StaticExecutor,
     workers: Workers,
     watch: Watch,
+    /// The cgroups of containers, where this machine has them. As many as there are handlers.
+    cgroups: Mutex<HashMap<Box<str>, PathBuf>>,
     /// Tells this run of the server from earlier ones.
     run: String,
     /// Tags of the runtimes' images, once their content was hashed: at most one a runtime.
@@ -256,6 +260,7 @@ impl Docker {
             executor,
             workers,
             watch: Watch::default(),
+            cgroups: Mutex::default(),
             run: format!("{:016x}", fastrand::u64(..)),
             tags: async_lock::Mutex::default(),
             has_init: AtomicBool::new(true),
@@ -320,6 +325,10 @@ impl Backend for Docker {
         lines: Sender<LogLine>,
     ) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(async move { Ok(logs::send(&self.inner, id, tail, &lines).await?) })
+    }
+
+    fn resident(&self, id: &str) -> Option<u64> {
+        cgroup::resident(&self.inner, id)
     }
 
     fn running(&self) -> Boxed<'_, Result<Vec<Found>, BackendError>> {

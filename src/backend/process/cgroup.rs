@@ -141,6 +141,10 @@ impl Drop for Cgroups {
 }
 
 impl Cgroup {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Puts a process into it.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::cgroup::Cgroup;
 use super::jail::Jail;
 use super::log::Tail;
+use crate::backend::resident;
 
 /// How often a child is looked at on kernels before 5.3, which have no pidfd.
 const LOOK: Duration = Duration::from_millis(200);
@@ -144,6 +145,12 @@ impl Child {
             };
             ended.or(late).await;
         }
+    }
+
+    /// Bytes that it has resident, with what it started where it has a cgroup.
+    pub(super) fn resident(&self) -> Option<u64> {
+        let alone = || resident::of_process(&self.pid.as_raw_nonzero().to_string());
+        self.cgroup.as_ref().and_then(|cgroup| resident::of_cgroup(cgroup.path())).or_else(alone)
     }
 
     pub(super) fn log(&self) -> &Tail {

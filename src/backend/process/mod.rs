@@ -361,6 +361,10 @@ impl Backend for Process {
         })
     }
 
+    fn resident(&self, id: &str) -> Option<u64> {
+        self.child(id)?.resident()
+    }
+
     fn running(&self) -> Boxed<'_, Result<Vec<Found>, BackendError>> {
         // Children end with the runtime that started them.
         Box::pin(async { Ok(Vec::new()) })

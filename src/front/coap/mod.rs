@@ -10,6 +10,7 @@ mod outcome;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,12 +35,14 @@ pub struct Config {
     pub multicast: bool,
     /// Times and bounds of the endpoint.
     pub endpoint: coap::Config,
+    /// Told how many requests came that had come before: [`Server::repeated`].
+    pub repeated: Arc<AtomicU64>,
 }
 
 impl Config {
     /// Listens at `addr`, everything else as by default.
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, multicast: false, endpoint: coap::Config::default() }
+        Self { addr, multicast: false, endpoint: coap::Config::default(), repeated: Arc::default() }
     }
 }
 
@@ -86,6 +89,7 @@ impl Coap {
             largest: server.config().max_datagram,
             state: Mutex::new(State { server, timer: Millis::MAX, listens: false }),
             doors: self.doors,
+            repeated: self.config.repeated,
             news: News::new().inspect_err(|e| log::info!("coap: later addresses are not noticed: {e}")).ok(),
             changed: Event::new(),
             // Message ids of endpoints that are new here go by the clock: a second process must not begin where this one did.
@@ -123,6 +127,7 @@ impl Coap {
 struct Shared {
     state: Mutex<State>,
     doors: Doors,
+    repeated: Arc<AtomicU64>,
     news: Option<News>,
     /// Notified when a timer is due earlier than the one waited for, when something begins to be observed, and when a call ended.
     changed: Event,
@@ -172,6 +177,7 @@ impl Shared {
         let datagram = Datagram { from: Peer::new(from, reply_by as u16), group, bytes };
         let mut state = self.lock();
         let job = state.server.receive(self.now(), &datagram, &Functions(&self.dispatch), &mut &self.doors);
+        self.repeated.store(state.server.repeated(), Ordering::Relaxed);
         self.unlock(state);
         if let Some(job) = job {
             self.start(job);

@@ -61,6 +61,7 @@ async fn collect(mut reply: Reply<'_>, method: Code, bounds: &Bounds<'_>) -> Res
     let mut answer = answer(reply.status, &reply.headers, method);
     let too_long = |length: u64| length > bounds.max_body as u64;
     if too_long(reply.length().unwrap_or_default()) {
+        reply.refused(500);
         return Ok(longer(bounds));
     }
     loop {
@@ -69,10 +70,12 @@ async fn collect(mut reply: Reply<'_>, method: Code, bounds: &Bounds<'_>) -> Res
             return Ok(answer);
         }
         if too_long((answer.body.len() + piece.len()) as u64) {
+            reply.refused(500);
             return Ok(longer(bounds));
         }
         while !answer.body.extend(piece, bounds.budget) {
             if !(bounds.make_room)() {
+                reply.refused(503);
                 return Err(Failure::new(FailureKind::QueueFull, "no room for the function's answer now"));
             }
         }

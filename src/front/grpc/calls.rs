@@ -91,7 +91,11 @@ async fn outcome(door: &Door, asked: &Asked, question: &mut Question) -> Result<
         let status = function_failed(&mut reply).await?;
         return Ok(Outcome { status, metadata, message: None });
     }
-    let (answer, share) = collect(&mut reply, door).await?;
+    let collected = collect(&mut reply, door).await;
+    if collected.is_err() {
+        reply.refused(500);
+    }
+    let (answer, share) = collected?;
     if field == Field::Text && std::str::from_utf8(answer.body()).is_err() {
         let text = "the function's answer is not UTF-8, which a string field cannot hold: ask with the field `payload`";
         return Ok(Outcome { status: Status::new(Code::Internal, text), metadata, message: None });

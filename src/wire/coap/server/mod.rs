@@ -43,6 +43,8 @@ pub struct Server {
     links: Vec<u8>,
     /// No timer is due before this time.
     wake: Millis,
+    /// Requests that came again.
+    repeated: u64,
 }
 
 /// What is needed to answer a message.
@@ -116,6 +118,7 @@ impl Server {
             scratch: Vec::new(),
             links: Vec::new(),
             wake: Millis::MAX,
+            repeated: 0,
             config,
             budget,
         }
@@ -124,6 +127,11 @@ impl Server {
     /// Its times and bounds.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How many requests came that had come before: none of them ran anything.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
     }
 
     /// Takes one datagram. Answers leave through `out`; a job that is handed out must come back to [`Server::answer`].
@@ -272,6 +280,7 @@ impl Server {
 
     /// A request came again (RFC 7252 §4.5): nothing runs.
     fn repeat(&mut self, scene: &mut Scene<'_>, origin: &Origin, seen: Seen) {
+        self.repeated += 1;
         let confirmable = origin.kind == Kind::Con;
         match seen {
             Seen::Answered(bytes) => match self.duplicates.answer(bytes) {
