@@ -152,7 +152,7 @@ fn one_line(e: &EarlyExit) -> String {
 ///
 /// # Errors
 /// One line that names the line and the setting.
-fn read_settings(text: &str) -> Result<Vec<Setting>, String> {
+pub fn read_settings(text: &str) -> Result<Vec<Setting>, String> {
     let mut json = serde_json::Deserializer::from_str(text);
     let settings = Settings(&Config::get_args_info()).deserialize(&mut json);
     settings.and_then(|settings| json.end().map(|()| settings)).map_err(|e| {

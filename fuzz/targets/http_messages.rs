@@ -2,7 +2,7 @@
 //!
 //! The first byte chooses how the rest is cut.
 
-use tinyfaas::wire::chunked::ChunkDecoder;
+use tinyfaas::wire::chunked::{ChunkDecoder, LAST, SUFFIX, write_prefix};
 use tinyfaas::wire::http1::{Framing, parse_request, parse_response, write_invocation};
 
 /// Fields beyond which our own may find no room beside the caller's.
@@ -37,6 +37,14 @@ pub fn run(input: &[u8]) {
     assert_eq!(sent.framing, request.framing, "the body ends where its caller says");
     assert_ne!(sent.framing, Framing::UntilClose);
     assert_eq!(sent.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-tinyfaas-method")).count(), 1);
+    assert_eq!(sent.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).count(), 1);
+    if request.framing == Framing::Chunked {
+        let (body, done, _) = decode(&bytes[request.len..], step);
+        // What is passed on says the same, whole or not.
+        let again: Vec<u8> = body.chunks(4096).flat_map(|c| [&write_prefix(c.len())[..], c, SUFFIX].concat()).collect();
+        let again = if done { [&again[..], LAST].concat() } else { again };
+        assert_eq!(decode(&again, step), (body, done, false), "a handler gets the body that came");
+    }
 }
 
 /// The body that chunks make, whether it ended, and whether it was refused.

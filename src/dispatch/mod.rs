@@ -6,12 +6,13 @@
 
 pub mod counts;
 pub mod exchange;
+mod queue;
 mod sleep;
 mod table;
 
 pub use counts::Counts;
 pub use exchange::Reply;
-pub use table::{Function, Handler};
+pub use table::{Function, Handler, Lease};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +27,6 @@ use crate::buffers::Buffers;
 use crate::call::{Call, Failure, FailureKind, Protocol};
 use crate::function::Name;
 use counts::Metered;
-use table::Lease;
 
 /// Sends calls to handlers.
 #[derive(Debug, Default)]
@@ -179,48 +179,48 @@ impl Dispatch {
         }
     }
 
-    /// Waits for a handler that has a place free; also says until when the call may take.
-    async fn lease(
+    /// Waits for a handler that has a place free, for whoever sends the call himself; also says until when it may take.
+    ///
+    /// # Errors
+    /// As [`Dispatch::call`].
+    pub async fn lease(
         &self,
         name: &str,
         token: Option<&str>,
         asked: Option<Instant>,
     ) -> Result<(Lease, Instant), Failure> {
         let begun = Instant::now();
-        let mut place = None;
+        let mut place: Option<table::Place> = None;
         loop {
             let function = self.callable(name, token)?;
             let limit = begun + function.limits().timeout;
             let deadline = asked.map_or(limit, |asked| asked.min(limit));
-            let waits = place.as_ref().is_some_and(|place: &table::Place| place.is_in(&function));
-            if let Some(lease) = function.try_lease(waits) {
-                return Ok((lease, deadline));
-            }
-            let freed = function.listen();
-            // A place may have become free between the look and the listening.
+            let waits = place.as_ref().filter(|place| place.is_in(&function));
             if let Some(lease) = function.try_lease(waits) {
                 return Ok((lease, deadline));
             }
             if let Some(why) = function.refusal() {
                 return Err(Failure::new(FailureKind::Unavailable, why));
             }
-            if !waits {
+            let Some(waits) = waits else {
                 place = Some(function.queue().ok_or_else(|| {
                     let queue = function.limits().queue;
                     let text =
                         format!("all handlers of {name} are busy and {queue} calls wait already: try again later");
                     Failure::new(FailureKind::QueueFull, text)
                 })?);
-            }
-            let waited = async {
-                freed.await;
+                // A handler may have become free between the look and the queueing.
+                continue;
+            };
+            let told = async {
+                waits.told().await;
                 true
             };
             let late = async {
                 Timer::at(deadline).await;
                 false
             };
-            if !waited.or(late).await {
+            if !told.or(late).await {
                 let text = format!("no handler of {name} became free in time");
                 return Err(Failure::new(FailureKind::TooLate, text));
             }

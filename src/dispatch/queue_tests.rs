@@ -83,6 +83,21 @@ fn a_place_of_a_handler_that_takes_no_calls_wakes_nobody() {
     assert!(poll(&mut a).is_some());
 }
 
+#[test]
+fn whoever_was_woken_for_a_handler_that_broke_keeps_his_place_in_the_line() {
+    let dispatch = Dispatch::default();
+    let function = function(1, 0);
+    dispatch.install(Arc::clone(&function));
+    let (mut first, mut second) = (Caller::new(&dispatch), Caller::new(&dispatch));
+    assert!(first.look().is_none() && second.look().is_none());
+    function.add(handler(0));
+    function.snapshot()[0].mark_unhealthy();
+    assert!(first.woken.0.load(Ordering::Acquire));
+    assert!(first.look().is_none() && second.look().is_none());
+    function.add(handler(1));
+    assert!(second.look().is_none() && first.look().is_some());
+}
+
 /// A call that waits, looked at when it was woken, as by an executor.
 struct Caller<'a> {
     call: Waiting<'a>,

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
-use event_listener::{Event, EventListener};
+use event_listener::Event;
 
+use super::queue::Queue;
 use super::sleep::Sleep;
 use crate::function::{Limits, Name};
 use crate::net::{Address, Stream};
@@ -25,15 +26,13 @@ pub struct Function {
     /// The tokens that calls need; empty where anybody may call.
     auth: Vec<Digest>,
     handlers: Mutex<Vec<Arc<Handler>>>,
-    waiting: AtomicUsize,
+    /// Calls that wait. As many are told as there are places, or all when they have to look for something else.
+    queue: Queue,
     refused: AtomicU64,
     calls: AtomicU64,
     retired: AtomicBool,
     /// Whether a call may have changed something since somebody asked.
     changed: AtomicBool,
-    /// Notified for each place that becomes free, and of all that those who wait have to look at. As many listeners are
-    /// notified as there are places that none of them has taken yet, or all.
-    freed: Event,
     sleep: Sleep,
     /// Notified when the last call in flight ends.
     idle: Event,
@@ -66,9 +65,9 @@ pub struct Lease {
     handler: Arc<Handler>,
 }
 
-/// A place in a function's queue; given back when dropped.
+/// A place in a function's queue: its number. Given back when dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Function>);
+pub struct Place(Arc<Function>, u64);
 
 impl Function {
     /// A function without handlers: calls wait until [one comes](Self::add).
@@ -78,12 +77,11 @@ impl Function {
             limits,
             auth: Vec::new(),
             handlers: Mutex::default(),
-            waiting: AtomicUsize::new(0),
+            queue: Queue::default(),
             refused: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             changed: AtomicBool::new(false),
-            freed: Event::new(),
             sleep: Sleep::new(),
             idle: Event::new(),
         }
@@ -198,7 +196,7 @@ impl Function {
 
     /// Calls that wait for a handler now.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
+        self.queue.len()
     }
 
     /// Calls that were given to a handler so far.
@@ -241,22 +239,18 @@ impl Function {
     }
 
     pub(super) fn wake_waiting(&self) {
-        self.freed.notify(usize::MAX);
+        self.queue.tell(usize::MAX);
     }
 
-    pub(super) fn listen(&self) -> EventListener {
-        self.freed.listen()
-    }
-
-    /// Takes the least busy handler with a place free. Who `waits` in the queue gets any; others only what is left over when
-    /// each that waits has one: a call that comes does not overtake those that came before.
-    pub(super) fn try_lease(self: &Arc<Self>, waits: bool) -> Option<Lease> {
+    /// Takes the least busy handler with a place free, when there is one left over for each call that came before: all of
+    /// those that wait, or those that stand before `place`.
+    pub(super) fn try_lease(self: &Arc<Self>, place: Option<&Place>) -> Option<Lease> {
         if self.retired.load(Ordering::Acquire) {
             return None;
         }
         let handlers = self.handlers();
-        let waiting = if waits { 0 } else { self.waiting() };
-        if waiting > 0 && handlers.iter().map(|h| self.free_of(h)).sum::<usize>() <= waiting {
+        let before = self.queue.before(place.map(|place| place.1));
+        if before > 0 && handlers.iter().map(|h| self.free_of(h)).sum::<usize>() <= before {
             return None;
         }
         let free = handlers.iter().filter(|h| self.free_of(h) > 0).min_by_key(|h| h.in_flight())?;
@@ -266,11 +260,10 @@ impl Function {
         Some(Lease { function: Arc::clone(self), handler: Arc::clone(free) })
     }
 
-    /// Wakes those who wait longest, as many as there are places, those included who were woken and did not come yet. Nobody
-    /// is woken for nothing: he would wait behind the others then.
+    /// Tells those who wait longest, as many as there are places, those included who were told and did not come yet.
     fn tell_of_places(&self) {
         let places = self.handlers().iter().map(|h| self.free_of(h)).sum::<usize>();
-        self.freed.notify(places);
+        self.queue.tell(places);
     }
 
     /// Places for calls that a handler has free.
@@ -282,13 +275,12 @@ impl Function {
     }
 
     pub(super) fn queue(self: &Arc<Self>) -> Option<Place> {
-        let queue = self.limits.queue;
-        let place = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < queue).then_some(n + 1));
-        if place.is_err() {
+        let number = self.queue.join(self.limits.queue);
+        if number.is_none() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         self.sleep.call_waits();
-        place.ok().map(|_| Place(Arc::clone(self)))
+        number.map(|number| Place(Arc::clone(self), number))
     }
 
     fn handlers(&self) -> MutexGuard<'_, Vec<Arc<Handler>>> {
@@ -358,7 +350,7 @@ impl Handler {
     /// A call made it doubtful that the handler is well; `broke` when it closed the connection without an answer. It may
     /// be ending then, so it gets no calls until it was [asked](Self::doubted) and [readmitted](Function::readmit). A
     /// function that did not answer in time may only be slow: its handler still gets calls meanwhile.
-    pub(super) fn doubt(&self, broke: bool) {
+    pub fn doubt(&self, broke: bool) {
         if broke {
             self.held.store(true, Ordering::Release);
         }
@@ -425,7 +417,8 @@ impl Handler {
 }
 
 impl Lease {
-    pub(super) fn handler(&self) -> &Handler {
+    /// The handler that was taken.
+    pub fn handler(&self) -> &Handler {
         &self.handler
     }
 
@@ -450,12 +443,17 @@ impl Place {
     pub(super) fn is_in(&self, function: &Arc<Function>) -> bool {
         Arc::ptr_eq(&self.0, function)
     }
+
+    /// Completes when its call has to look for a handler again.
+    pub(super) async fn told(&self) {
+        self.0.queue.told(self.1).await;
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-        // Whoever gave up may have been woken for a place that is another's now.
+        self.0.queue.leave(self.1);
+        // Whoever gave up may have been told of a place that is another's now.
         self.0.tell_of_places();
     }
 }

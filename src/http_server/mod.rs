@@ -235,8 +235,12 @@ impl<S: Service> Server<S> {
             }
             input.compact();
             if input.end == input.buf.len() {
-                let text = "the request's head is too large: send less than 8192 bytes";
-                return Err(HeadError::Refused(Refusal { status: 431, text }));
+                let refusal = if input.bytes().contains(&b'\n') {
+                    Refusal { status: 431, text: "the request's head is too large: send less than 8192 bytes" }
+                } else {
+                    Refusal { status: 414, text: "the request line is too long: send less than 8192 bytes" }
+                };
+                return Err(HeadError::Refused(refusal));
             }
             let room = input.buf.get_mut(input.end..).unwrap_or_default();
             match stream.read(room).await {

@@ -104,6 +104,11 @@ pub fn parse_request(buf: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
     if read.hosts > 1 || (read.hosts == 0 && !http10) {
         return Err(bad("a request needs exactly one Host field"));
     }
+    let host = read.headers.get("host");
+    if !host.is_none_or(is_host) {
+        return Err(bad("the Host field is one name or address, and a port where it has one"));
+    }
+    let target = origin_form(target, host)?;
     let framing = match (read.chunked, read.length) {
         (true, Some(_)) => return Err(bad("Content-Length and Transfer-Encoding exclude each other")),
         (true, None) if http10 => return Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
@@ -112,7 +117,7 @@ pub fn parse_request(buf: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
     };
     Ok(Some(Request {
         method,
-        target: origin_form(target)?,
+        target,
         headers: read.headers,
         framing,
         keep_alive: read.keep_alive,
@@ -277,18 +282,41 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).ok_or(WRONG)
 }
 
-/// The origin form of a request target, RFC 9112 §3.2.1 and §3.2.2.
-fn origin_form(target: &str) -> Result<&str, Refusal> {
+/// What a Host field may hold, RFC 9112 §3.2: a host and a port (RFC 3986 §3.2), or nothing. Of the characters that a name
+/// might have those are taken that names have: no list, no user, no path.
+fn is_host(value: &[u8]) -> bool {
+    let (name, port) = match value.strip_prefix(b"[") {
+        Some(address) => {
+            let Some(end) = address.iter().position(|&b| b == b']') else { return false };
+            let (address, port) = address.split_at(end);
+            if !address.iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b)) || address.is_empty() {
+                return false;
+            }
+            (&b""[..], port.get(1..).unwrap_or_default())
+        }
+        None => value.split_at(value.iter().position(|&b| b == b':').unwrap_or(value.len())),
+    };
+    name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b))
+        && (port.is_empty() || port.strip_prefix(b":").is_some_and(|port| port.iter().all(u8::is_ascii_digit)))
+}
+
+/// The origin form of a request target, RFC 9112 §3.2.1 and §3.2.2. The absolute form names the host a second time: it has
+/// to be the same.
+fn origin_form<'t>(target: &'t str, host: Option<&[u8]>) -> Result<&'t str, Refusal> {
+    if target.contains('#') {
+        return Err(bad("the request target may not hold a #"));
+    }
     if target.starts_with('/') {
         return Ok(target);
     }
     let after_scheme = target.get(..7).filter(|s| s.eq_ignore_ascii_case("http://")).and_then(|_| target.get(7..));
-    match after_scheme {
-        Some(rest) if !rest.is_empty() && !rest.starts_with('/') => {
-            Ok(rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/"))
-        }
-        _ => Err(bad("the request target is a path such as /NAME")),
+    let Some(rest) = after_scheme else { return Err(bad("the request target is a path such as /NAME")) };
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let authority = authority.as_bytes();
+    if authority.is_empty() || !is_host(authority) || host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
+        return Err(bad("the request target names another host than the Host field"));
     }
+    Ok(if path.is_empty() { "/" } else { path })
 }
 
 /// The head of a response as it goes to a client.
@@ -313,8 +341,8 @@ impl ResponseHead<'_> {
         let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         out.extend_from_slice(self.headers.as_lines());
         match self.framing {
-            // RFC 9110 §8.6: no Content-Length with 1xx and 204.
-            Framing::Length(_) if self.status == 204 || self.status < 200 => {}
+            // RFC 9110 §8.6: no Content-Length with 1xx and 204, and with 304 only that of the answer it stands for.
+            Framing::Length(_) if self.status == 204 || self.status == 304 || self.status < 200 => {}
             Framing::Length(n) => {
                 let _ = write!(out, "content-length: {n}\r\n");
             }
@@ -354,6 +382,7 @@ pub const fn reason(status: u16) -> &'static str {
         409 => "Conflict",
         411 => "Length Required",
         413 => "Content Too Large",
+        414 => "URI Too Long",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
         422 => "Unprocessable Content",

@@ -86,9 +86,33 @@ fn hosts_versions_targets_and_expectations_are_checked() {
 
 #[test]
 fn the_absolute_form_is_the_same_as_the_origin_form() {
-    assert_eq!(request(b"GET http://board:8000/f?x HTTP/1.1\r\nHost: h\r\n\r\n").target, "/f?x");
-    assert_eq!(request(b"GET HTTP://board HTTP/1.1\r\nHost: h\r\n\r\n").target, "/");
-    assert_eq!(refused(b"GET http:///f HTTP/1.1\r\nHost: h\r\n\r\n"), 400);
+    assert_eq!(request(b"GET http://board:8000/f?x HTTP/1.1\r\nHost: board:8000\r\n\r\n").target, "/f?x");
+    assert_eq!(request(b"GET HTTP://board HTTP/1.1\r\nHost: BOARD\r\n\r\n").target, "/");
+    assert_eq!(request(b"GET http://[::1]:80?x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n").target, "?x");
+    assert_eq!(request(b"GET http://board/f HTTP/1.0\r\n\r\n").target, "/f");
+    for target in
+        ["http:///f", "http://other/f", "http://h:80/f", "http://u@h/f", "https://h/f", "h/f", "//h#/f", "/f#g"]
+    {
+        assert_eq!(refused(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()), 400, "{target}");
+    }
+    assert_eq!(refused(b"GET http://u@h/f HTTP/1.0\r\n\r\n"), 400);
+}
+
+#[test]
+fn a_host_field_holds_one_host() {
+    let with = |host: &str| format!("GET /f HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+    for host in
+        ["", "h", "h:", "h:80", "my_board.local", "192.0.2.1:8000", "[::1]", "[2001:db8::1]:80", "[::ffff:1.2.3.4]"]
+    {
+        assert_eq!(request(&with(host)).headers.get("host"), Some(host.as_bytes()));
+    }
+    for host in [
+        "a b", "a,b", "a, b", "a/b", "u@h", "h:80a", "h:-1", "h:80:80", "::1", "[::1", "[]", "[::1]x", "[g]", "h?",
+        "ä", "h\t\"x\"",
+    ] {
+        assert_eq!(refused(&with(host)), 400, "{host}");
+    }
+    assert_eq!(refused(b"GET /f HTTP/1.0\r\nHost: a b\r\n\r\n"), 400);
 }
 
 #[test]
@@ -134,7 +158,9 @@ fn heads_are_written_as_the_rfc_has_them() {
         "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     );
     assert!(write(200, Framing::Length(0), true, true).contains("connection: keep-alive\r\n"));
-    assert!(!write(204, Framing::Length(0), true, false).contains("content-length"));
+    for status in [204, 304] {
+        assert!(!write(status, Framing::Length(0), true, false).contains("content-length"), "{status}");
+    }
 }
 
 #[test]

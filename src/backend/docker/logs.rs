@@ -17,7 +17,7 @@ const CUT: &[u8] = b" [cut]";
 ///
 /// # Errors
 /// [`Fault`]. A container that is gone wrote nothing, and a receiver that was dropped wants no more.
-pub async fn send(inner: &Inner, id: &str, tail: Option<usize>, lines: &Sender<LogLine>) -> Result<(), Fault> {
+pub(super) async fn send(inner: &Inner, id: &str, tail: Option<usize>, lines: &Sender<LogLine>) -> Result<(), Fault> {
     let options = LogsOptions {
         stdout: true,
         stderr: true,
@@ -53,14 +53,14 @@ pub async fn send(inner: &Inner, id: &str, tail: Option<usize>, lines: &Sender<L
 
 /// Puts the lines of one stream together: the engine keeps a long line in parts, each with a time.
 #[derive(Default)]
-struct Assembly {
+pub struct Assembly {
     line: Option<LogLine>,
     cut: bool,
 }
 
 impl Assembly {
     /// Takes one part, `TIME TEXT` and an LF where the line ends with it; returns a line that is complete.
-    fn push(&mut self, part: &[u8]) -> Option<LogLine> {
+    pub fn push(&mut self, part: &[u8]) -> Option<LogLine> {
         let space = part.iter().position(|&b| b == b' ').unwrap_or(part.len());
         let (time, text) = part.split_at_checked(space).unwrap_or((part, &[]));
         let text = text.strip_prefix(b" ").unwrap_or(text);
@@ -76,7 +76,7 @@ impl Assembly {
     }
 
     /// The line so far.
-    fn take(&mut self) -> Option<LogLine> {
+    pub fn take(&mut self) -> Option<LogLine> {
         let mut line = self.line.take()?;
         if std::mem::take(&mut self.cut) {
             line.text.truncate(MAX_LINE - CUT.len());
