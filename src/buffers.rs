@@ -30,6 +30,14 @@ impl Buffers {
     }
 }
 
+impl Buffer {
+    /// Gives the memory back; what is left has no bytes.
+    pub fn give_back(&mut self) {
+        let home = self.home.clone();
+        *self = Self { bytes: Box::default(), home };
+    }
+}
+
 impl Deref for Buffer {
     type Target = [u8];
 
@@ -47,7 +55,7 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < KEPT {
+        if free.len() < KEPT && !self.bytes.is_empty() {
             free.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -64,5 +72,10 @@ mod tests {
         assert!(burst.iter().all(|b| b.len() == SIZE));
         drop(burst);
         assert_eq!(buffers.free.lock().unwrap().len(), KEPT);
+        let mut buffer = buffers.take();
+        buffer.give_back();
+        assert_eq!((buffer.len(), buffers.free.lock().unwrap().len()), (0, KEPT));
+        drop(buffer);
+        assert!(buffers.free.lock().unwrap().iter().all(|b| b.len() == SIZE));
     }
 }

@@ -154,6 +154,11 @@ pub struct Config {
     #[argh(option, arg_name = "N", from_str_fn(count), default = "1024")]
     pub max_connections: usize,
 
+    /// open connections of one client that is not on this machine, each front door for itself, 0 for no bound; default a
+    /// quarter of --max-connections
+    #[argh(option, arg_name = "N", from_str_fn(count_or_zero))]
+    pub max_connections_per_client: Option<usize>,
+
     /// largest gRPC message, in either direction; default 1Mi
     #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "MI")]
     pub grpc_max_message: u64,
@@ -383,6 +388,11 @@ impl Config {
             install_timeout: self.install_timeout,
             ..docker::Config::new(self.engine()?, instance, self.state_dir.clone())
         })
+    }
+
+    /// Connections of one client at a front door; 0 for no bound.
+    pub fn connections_each(&self) -> usize {
+        self.max_connections_per_client.unwrap_or(self.max_connections.div_ceil(4))
     }
 
     /// What a function may use whose deployment says nothing else.

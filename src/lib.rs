@@ -27,6 +27,7 @@ pub mod budget;
 pub mod buffers;
 pub mod call;
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod config_file;
 pub mod deploy;

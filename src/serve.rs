@@ -38,6 +38,8 @@ const BODIES: usize = 4 * 1024 * 1024;
 const LAST_CALLS: Duration = http_server::LAST_WORD.saturating_add(Duration::from_millis(50));
 /// Management connections at once: people and scripts, not sensors.
 const MANAGEMENT_CONNECTIONS: usize = 32;
+/// The same of one client that is not on this machine.
+const MANAGEMENT_CONNECTIONS_EACH: usize = 16;
 
 /// Serves until SIGINT or SIGTERM. SIGHUP has the file and the folder of functions read again that `layers` name.
 ///
@@ -122,7 +124,8 @@ impl Server<'_> {
             doors.push(("http", port));
             let calls = self.config.async_calls;
             let door = front::http::Front::new(Arc::clone(&self.dispatch), self.executor, calls, self.budget.clone());
-            let bounds = self.http_bounds(self.config.max_connections, self.config.max_body);
+            let bounds =
+                self.http_bounds(self.config.max_connections, self.config.connections_each(), self.config.max_body);
             running.push(self.spawn_http(listener, Arc::new(door), bounds));
         }
         if let Some(addr) = self.config.coap.addr() {
@@ -160,7 +163,7 @@ impl Server<'_> {
         let facts = Facts { began: self.began, buffers: self.buffers.clone(), coap_repeated };
         let (deployer, kept) = (Arc::clone(&self.deployer), Arc::clone(&store));
         let management = Arc::new(Management::new(deployer, kept, workers.clone(), told, facts));
-        let bounds = self.http_bounds(MANAGEMENT_CONNECTIONS, 0);
+        let bounds = self.http_bounds(MANAGEMENT_CONNECTIONS, MANAGEMENT_CONNECTIONS_EACH, 0);
         running.push(self.spawn_http(listener, Arc::clone(&management), bounds));
         log::debug!("management listens on port {port}");
         // One that waits: a newer one takes its place.
@@ -235,6 +238,7 @@ impl Server<'_> {
     fn grpc_config(&self) -> front::grpc::Config {
         front::grpc::Config {
             connections: self.config.max_connections,
+            connections_each: self.config.connections_each(),
             message: usize::try_from(self.config.grpc_max_message).unwrap_or(usize::MAX),
             handshake_timeout: self.config.head_timeout,
             idle_timeout: self.config.grpc_idle_timeout,
@@ -244,9 +248,10 @@ impl Server<'_> {
         }
     }
 
-    fn http_bounds(&self, connections: usize, max_body: u64) -> http_server::Bounds {
+    fn http_bounds(&self, connections: usize, connections_each: usize, max_body: u64) -> http_server::Bounds {
         http_server::Bounds {
             connections,
+            connections_each,
             head_timeout: self.config.head_timeout,
             idle_timeout: self.config.idle_timeout,
             body_timeout: self.config.body_timeout,

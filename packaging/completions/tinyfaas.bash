@@ -34,6 +34,7 @@ _tinyfaas() {
       serve:--management | \
       serve:--max-body | \
       serve:--max-connections | \
+      serve:--max-connections-per-client | \
       serve:--max-functions | \
       serve:--max-upload | \
       serve:--memory | \
@@ -112,7 +113,7 @@ _tinyfaas() {
       ;;
   esac
   case $command in
-    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --management --max-body --max-connections --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --token-file --transfer-timeout' ;;
+    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --management --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --token-file --transfer-timeout' ;;
     deploy) flags='--auth --concurrency --cpu --env --env-var --help --host --idle --memory --name --pids --queue --subfolder --threads --timeout --url' ;;
     invoke) flags='--async --data --file --header --help --host --http-port --method --path --query' ;;
     list) flags='--help --host --json --long' ;;

@@ -48,6 +48,7 @@ complete -c tinyfaas -n __tinyfaas_serves -l log -x -a 'off error warn info debu
 complete -c tinyfaas -n __tinyfaas_serves -l management -x -d 'address of the management API; default 127.0.0.1:8080'
 complete -c tinyfaas -n __tinyfaas_serves -l max-body -x -d 'largest body of an HTTP call, 0 for no bound (bodies stream); default 0'
 complete -c tinyfaas -n __tinyfaas_serves -l max-connections -x -d 'open connections, each front door for itself; default 1024'
+complete -c tinyfaas -n __tinyfaas_serves -l max-connections-per-client -x -d 'open connections of one client that is not on this machine, each front door for itself, 0 for no bound; default a quarter of --max-connections'
 complete -c tinyfaas -n __tinyfaas_serves -l max-functions -x -d 'functions deployed at once; default 256'
 complete -c tinyfaas -n __tinyfaas_serves -l max-upload -x -d 'largest zip of an upload; default 64Mi'
 complete -c tinyfaas -n __tinyfaas_serves -l memory -x -d 'memory of a handler whose deployment names no limit, 0 for no bound; default 0'

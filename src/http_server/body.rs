@@ -10,6 +10,7 @@ use futures_lite::{AsyncRead, Stream as _};
 
 use super::{Input, Shape};
 use crate::call::BodyStream;
+use crate::clients::Seat;
 use crate::net::Stream;
 use crate::wire::chunked::ChunkDecoder;
 use crate::wire::http1::Framing;
@@ -64,9 +65,15 @@ impl Left {
     }
 }
 
+/// Bytes of a body after a pause that make up for it: fewer are no reason to keep its connection for others' sake.
+const MAKES_UP: usize = 1024;
+
 /// The body of a request. Reading it answers `Expect: 100-continue`.
 pub struct RequestBody<'c> {
     stream: &'c Stream,
+    seat: &'c Seat,
+    /// Bytes that are still to come until a pause is made up for.
+    behind: usize,
     input: &'c mut Input,
     left: &'c mut Left,
     patience: Duration,
@@ -74,8 +81,25 @@ pub struct RequestBody<'c> {
 }
 
 impl<'c> RequestBody<'c> {
-    pub(super) fn new(stream: &'c Stream, input: &'c mut Input, left: &'c mut Left, patience: Duration) -> Self {
-        Self { stream, input, left, patience, pause: None }
+    pub(super) fn new(
+        stream: &'c Stream,
+        seat: &'c Seat,
+        input: &'c mut Input,
+        left: &'c mut Left,
+        patience: Duration,
+    ) -> Self {
+        Self { stream, seat, behind: 0, input, left, patience, pause: None }
+    }
+
+    /// Notes that so many bytes came; `false` where the connection was given to another one.
+    fn is_kept(&mut self, came: usize) -> bool {
+        if self.behind > 0 {
+            self.behind = if self.left.is_done() { 0 } else { self.behind.saturating_sub(came) };
+            if self.behind == 0 {
+                return self.seat.busy();
+            }
+        }
+        true
     }
 
     /// Reads the next piece; 0 is the end.
@@ -150,6 +174,10 @@ impl<'c> RequestBody<'c> {
     }
 }
 
+fn given_up() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly while others waited for a connection")
+}
+
 fn too_large() -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, "the body is too large")
 }
@@ -177,6 +205,9 @@ impl BodyStream for RequestBody<'_> {
         match self.poll_more(cx, buf) {
             Poll::Ready(Ok(n)) => {
                 self.pause = None;
+                if !self.is_kept(n) {
+                    return Poll::Ready(Err(given_up()));
+                }
                 let Some(allowed) = self.left.allowed.checked_sub(n as u64) else {
                     return Poll::Ready(Err(too_large()));
                 };
@@ -187,7 +218,12 @@ impl BodyStream for RequestBody<'_> {
             Poll::Pending => {
                 let patience = self.patience;
                 let pause = self.pause.get_or_insert_with(|| Timer::after(patience));
-                futures_lite::ready!(Pin::new(pause).poll_next(cx));
+                if Pin::new(pause).poll_next(cx).is_pending() {
+                    self.behind = MAKES_UP;
+                    self.seat.stall();
+                    futures_lite::ready!(self.seat.poll_evicted(cx));
+                    return Poll::Ready(Err(given_up()));
+                }
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body did not arrive in time")))
             }
         }

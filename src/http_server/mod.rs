@@ -9,30 +9,40 @@ mod respond;
 pub use body::RequestBody;
 pub use respond::{Pieces, Responder};
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
 use async_io::{Async, Timer};
-use async_lock::{Semaphore, SemaphoreGuardArc};
-use event_listener::Event;
+use futures_lite::future::poll_once;
 use futures_lite::{AsyncReadExt, FutureExt};
 
+use crate::budget::{Budget, Share};
 use crate::buffers::{Buffer, Buffers};
+use crate::clients::{Client, Seat, Seats};
 use crate::net::Stream;
 use crate::shutdown::Shutdown;
 use crate::wire::headers::Headers;
 use crate::wire::http1::{self, Refusal};
 
+/// Bytes of a head's part that each connection may have here while it waits for the rest.
+const PART: usize = 1024;
+/// Bytes of what is longer, of all connections together.
+const PARTS: usize = 256 * 1024;
+
 /// Bounds of a server; all times are for one connection.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Connections at once. At the bound the one that is idle for longest is closed for a new one.
+    /// Connections at once. At the bound one is closed for a new one: of the client that has most of them the one that
+    /// waits for longest, be it for a request, for the rest of a head, or for a body that does not come.
     pub connections: usize,
+    /// Connections of one client that is not on this machine; 0 for no such bound.
+    pub connections_each: usize,
     /// How long a request's head may take from its first byte.
     pub head_timeout: Duration,
     /// How long a connection may wait for the next request.
@@ -79,8 +89,9 @@ pub async fn run<S: Service>(
     executor: &'static StaticExecutor,
     shutdown: Shutdown,
 ) {
-    let server = Arc::new(Server { service, buffers, shutdown, evict: Event::new(), bounds });
-    let slots = Arc::new(Semaphore::new(server.bounds.connections));
+    let seats = Seats::new(bounds.connections, bounds.connections_each);
+    let parts = Budget::new(PARTS);
+    let server = Arc::new(Server { service, buffers, parts, shutdown, bounds });
     loop {
         let accepted = async { Some(listener.accept().await) };
         let stop = async {
@@ -91,9 +102,14 @@ pub async fn run<S: Service>(
             Some(Ok((stream, peer))) => {
                 // One small answer, one packet at once.
                 let _ = stream.get_ref().set_nodelay(true);
-                let slot = server.slot(&slots).await;
+                let Some(seat) = seats.take(Client::of(peer.ip())).await else {
+                    let level = if seats.refusal_is_news() { log::Level::Warn } else { log::Level::Debug };
+                    let each = server.bounds.connections_each;
+                    log::log!(level, "no connection for {}: it has {each}, and all are busy", peer.ip());
+                    continue;
+                };
                 let server = Arc::clone(&server);
-                executor.spawn(server.connection(Stream::Tcp(stream), peer, slot)).detach();
+                executor.spawn(server.connection(Stream::Tcp(stream), peer, seat)).detach();
             }
             Some(Err(e)) => {
                 // No file descriptor or no memory left: accepting again at once would only spin.
@@ -107,23 +123,32 @@ pub async fn run<S: Service>(
     // connects in between is reset.
     if let Ok(listener) = listener.into_inner() {
         while let Ok((stream, peer)) = listener.accept() {
-            let (Ok(stream), Some(slot)) = (Async::new(stream), slots.try_acquire_arc()) else { continue };
-            executor.spawn(Arc::clone(&server).connection(Stream::Tcp(stream), peer, slot)).detach();
+            let seat = seats.take_free(Client::of(peer.ip()));
+            let (Ok(stream), Some(seat)) = (Async::new(stream), seat) else { continue };
+            executor.spawn(Arc::clone(&server).connection(Stream::Tcp(stream), peer, seat)).detach();
         }
     }
-    server.evict.notify(usize::MAX);
-    for _ in 0..server.bounds.connections {
-        slots.acquire().await.forget();
-    }
+    seats.wake_all();
+    seats.empty().await;
 }
 
 struct Server<S> {
     service: Arc<S>,
     bounds: Bounds,
     buffers: Buffers,
+    /// Pays for parts of heads.
+    parts: Budget,
     shutdown: Shutdown,
-    /// Idle connections listen to it in the order in which they became idle. All are told when the server stops.
-    evict: Event,
+}
+
+/// Why an idle connection waits no longer.
+enum Waited {
+    /// Something came.
+    Bytes,
+    /// It is to be closed.
+    Close,
+    /// The server stops.
+    Stop,
 }
 
 /// What a connection does next.
@@ -137,31 +162,17 @@ enum Next {
 }
 
 impl<S: Service> Server<S> {
-    async fn slot(&self, slots: &Arc<Semaphore>) -> SemaphoreGuardArc {
-        if let Some(slot) = slots.try_acquire_arc() {
-            return slot;
-        }
-        self.evict.notify(1);
-        slots.acquire_arc().await
-    }
-
     #[expect(clippy::manual_async_fn, reason = "smaller")]
     /// Not an `async fn`: that would keep its arguments twice, and there may be many idle connections.
-    fn connection(
-        self: Arc<Self>,
-        stream: Stream,
-        peer: SocketAddr,
-        slot: SemaphoreGuardArc,
-    ) -> impl Future<Output = ()> + Send {
+    fn connection(self: Arc<Self>, stream: Stream, peer: SocketAddr, seat: Seat) -> impl Future<Output = ()> + Send {
         async move {
-            let _slot = &slot;
             // A new connection has the time of a head, not that of an idle one, to say something.
             let mut patience = self.bounds.head_timeout;
-            while self.wait(&stream, patience).await {
+            while self.wait(&stream, &seat, patience).await {
                 // Boxed, as is what comes last, so that an idle connection's task stays small.
-                match Box::pin(self.requests(&stream, peer)).await {
+                match Box::pin(self.requests(&stream, peer, &seat)).await {
                     Next::Idle => patience = self.bounds.idle_timeout,
-                    Next::Close => return Box::pin(linger(&stream)).await,
+                    Next::Close => return Box::pin(linger(&stream).or(seat.evicted())).await,
                     Next::Drop => return,
                 }
             }
@@ -169,26 +180,27 @@ impl<S: Service> Server<S> {
     }
 
     /// Waits for bytes on an idle connection; `false` when it is to be closed.
-    async fn wait(&self, stream: &Stream, patience: Duration) -> bool {
-        let evicted = self.evict.listen();
-        let readable = async { stream.readable().await.is_ok() };
+    async fn wait(&self, stream: &Stream, seat: &Seat, patience: Duration) -> bool {
+        let readable = async { stream.readable().await.map_or(Waited::Close, |()| Waited::Bytes) };
         let timer = async {
             Timer::after(patience).await;
-            false
+            Waited::Close
         };
-        let evict = async {
-            evicted.await;
-            self.shutdown.has_begun() && last_word(stream).await
-        };
-        // Whoever begins to listen after the last eviction sees why there was one.
-        if self.shutdown.has_begun() {
-            return last_word(stream).await;
+        // The server's end wakes who waits for an eviction.
+        let told = poll_fn(|cx| match seat.poll_evicted(cx) {
+            Poll::Ready(()) => Poll::Ready(Waited::Close),
+            Poll::Pending if self.shutdown.has_begun() => Poll::Ready(Waited::Stop),
+            Poll::Pending => Poll::Pending,
+        });
+        match readable.or(timer).or(told).await {
+            Waited::Bytes => true,
+            Waited::Close => false,
+            Waited::Stop => last_word(stream).await,
         }
-        readable.or(timer).or(evict).await
     }
 
     /// Answers requests while bytes are there.
-    async fn requests(&self, stream: &Stream, peer: SocketAddr) -> Next {
+    async fn requests(&self, stream: &Stream, peer: SocketAddr, seat: &Seat) -> Next {
         let mut input = Input { buf: self.buffers.take(), start: 0, end: 0 };
         loop {
             let read = async { Some(self.read_head(stream, &mut input).await) };
@@ -196,22 +208,32 @@ impl<S: Service> Server<S> {
                 Timer::after(self.bounds.head_timeout).await;
                 None
             };
-            let request = match read.or(late).await {
+            // Until its head is there, it does not matter how often a byte of it comes.
+            let evicted = async {
+                seat.evicted().await;
+                Some(Err(HeadError::Gone))
+            };
+            let request = match read.or(late).or(evicted).await {
                 Some(Ok(Some(request))) => request,
                 Some(Ok(None) | Err(HeadError::Gone)) => return Next::Drop,
-                Some(Err(HeadError::Refused(refusal))) => return self.refuse(stream, refusal).await,
+                Some(Err(HeadError::Refused(refusal))) => return self.refuse(stream, seat, refusal).await,
                 None => {
                     let late = Refusal { status: 408, text: "the request's head did not arrive in time" };
-                    return self.refuse(stream, late).await;
+                    return self.refuse(stream, seat, late).await;
                 }
             };
+            if !seat.busy() {
+                return Next::Drop;
+            }
             let Parsed { head, shape } = request.into_head(peer);
             let mut state = State { keep_alive: shape.keep_alive && !self.shutdown.has_begun(), answered: false };
             let mut left = body::Left::new(&shape, self.bounds.max_body);
             let is_head = head.method == "HEAD";
-            let request_body = RequestBody::new(stream, &mut input, &mut left, self.bounds.body_timeout);
-            let respond = Responder::new(stream, &mut state, is_head, shape.http10, self.bounds.body_timeout);
-            if self.service.serve(head, request_body, respond).await.is_err() || !state.answered {
+            let request_body = RequestBody::new(stream, seat, &mut input, &mut left, self.bounds.body_timeout);
+            let respond = Responder::new(stream, seat, &mut state, is_head, shape.http10, self.bounds.body_timeout);
+            let served = self.service.serve(head, request_body, respond).await;
+            seat.rest();
+            if served.is_err() || !state.answered {
                 return Next::Drop;
             }
             if !left.skip_buffered(&mut input) || !state.keep_alive {
@@ -242,17 +264,37 @@ impl<S: Service> Server<S> {
                 };
                 return Err(HeadError::Refused(refusal));
             }
-            let room = input.buf.get_mut(input.end..).unwrap_or_default();
-            match stream.read(room).await {
-                Ok(0) | Err(_) => return Err(HeadError::Gone),
-                Ok(n) => input.end += n,
+            let read = stream.read(input.buf.get_mut(input.end..).unwrap_or_default());
+            match poll_once(read).await {
+                Some(Ok(0) | Err(_)) => return Err(HeadError::Gone),
+                Some(Ok(n)) => input.end += n,
+                None => {
+                    // It may take long to come, and there may be a thousand that let it: no buffer waits for it.
+                    let (part, share) = self.put_aside(input)?;
+                    stream.readable().await.map_err(|_| HeadError::Gone)?;
+                    input.buf = self.buffers.take();
+                    input.end = part.len();
+                    input.buf.iter_mut().zip(&part).for_each(|(to, from)| *to = *from);
+                    drop(share);
+                }
             }
         }
     }
 
-    async fn refuse(&self, stream: &Stream, refusal: Refusal) -> Next {
+    /// Takes the part of a head that is here out of its buffer. A little is everybody's; more is paid for.
+    fn put_aside(&self, input: &mut Input) -> Result<(Box<[u8]>, Share), HeadError> {
+        let text = "too many long heads come slowly at once: send it in one piece, or try again later";
+        let share = self.parts.take(input.end.saturating_sub(PART));
+        let share = share.ok_or(HeadError::Refused(Refusal { status: 503, text }))?;
+        let part = input.bytes().into();
+        input.buf.give_back();
+        input.end = 0;
+        Ok((part, share))
+    }
+
+    async fn refuse(&self, stream: &Stream, seat: &Seat, refusal: Refusal) -> Next {
         let mut state = State { keep_alive: false, answered: false };
-        let respond = Responder::new(stream, &mut state, false, false, self.bounds.body_timeout);
+        let respond = Responder::new(stream, seat, &mut state, false, false, self.bounds.body_timeout);
         match respond.text(refusal.status, refusal.text).await {
             Ok(()) => Next::Close,
             Err(_) => Next::Drop,

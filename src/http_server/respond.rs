@@ -3,11 +3,13 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures_lite::AsyncWrite;
 
 use super::{State, within};
+use crate::clients::Seat;
 use crate::net::Stream;
 use crate::wire::chunked;
 use crate::wire::headers::Headers;
@@ -16,6 +18,7 @@ use crate::wire::http1::{Framing, ResponseHead, text_line};
 /// Answers one request.
 pub struct Responder<'c> {
     stream: &'c Stream,
+    seat: &'c Seat,
     state: &'c mut State,
     is_head: bool,
     http10: bool,
@@ -33,12 +36,13 @@ pub struct Pieces<'c> {
 impl<'c> Responder<'c> {
     pub(super) fn new(
         stream: &'c Stream,
+        seat: &'c Seat,
         state: &'c mut State,
         is_head: bool,
         http10: bool,
         patience: Duration,
     ) -> Self {
-        Self { stream, state, is_head, http10, patience }
+        Self { stream, seat, state, is_head, http10, patience }
     }
 
     /// The connection is closed after this answer.
@@ -96,12 +100,23 @@ impl<'c> Responder<'c> {
     async fn write(&self, parts: [&[u8]; 4]) -> io::Result<()> {
         let mut parts = parts;
         let mut stream = self.stream;
+        let mut stalled = false;
         loop {
             let slices = parts.map(IoSlice::new);
             if slices.iter().all(|s| s.is_empty()) {
-                return Ok(());
+                return if !stalled || self.seat.busy() { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
             }
-            let write = poll_fn(|cx| Pin::new(&mut stream).poll_write_vectored(cx, &slices));
+            let write = poll_fn(|cx| {
+                let written = Pin::new(&mut stream).poll_write_vectored(cx, &slices);
+                if written.is_pending() {
+                    // From here on the peer is too slow, even where it takes a little now and then.
+                    stalled = true;
+                    self.seat.stall();
+                    ready!(self.seat.poll_evicted(cx));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                written
+            });
             let mut n = within(write, self.patience).await?;
             if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());

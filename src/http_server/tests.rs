@@ -45,6 +45,7 @@ struct Running {
 fn bounds() -> Bounds {
     Bounds {
         connections: 8,
+        connections_each: 0,
         head_timeout: Duration::from_secs(20),
         idle_timeout: Duration::from_secs(20),
         body_timeout: Duration::from_secs(20),
@@ -218,6 +219,72 @@ fn at_the_bound_the_connection_that_is_idle_for_longest_makes_room() {
     assert_eq!(streams[0].read(&mut [0]).unwrap(), 0, "the oldest was closed");
     streams[1].write_all(request).unwrap();
     read_exactly(&mut streams[1], OK_HELLO);
+}
+
+/// Times out of which nothing that a test waits for can come.
+fn patient(connections: usize) -> Bounds {
+    let long = Duration::from_secs(600);
+    Bounds { connections, head_timeout: long, idle_timeout: long, body_timeout: long, ..bounds() }
+}
+
+const ASK_AND_CLOSE: &[u8] = b"POST /f HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+
+#[test]
+fn connections_whose_heads_dribble_make_room_for_those_that_ask() {
+    let server = start(patient(4));
+    let mut slow: Vec<TcpStream> = Vec::new();
+    for _ in 0..8 {
+        for _ in 0..8 {
+            slow.push(server.connect());
+            slow.iter_mut().for_each(|s| drop(s.write_all(b"G")));
+        }
+        assert!(server.talk(ASK_AND_CLOSE).ends_with("hello"));
+    }
+}
+
+#[test]
+fn connections_whose_bodies_do_not_come_make_room_for_those_that_ask() {
+    let server = start(patient(2));
+    let mut slow: Vec<TcpStream> = (0..2).map(|_| server.connect()).collect();
+    for stream in &mut slow {
+        stream.write_all(b"POST /f HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nhello").unwrap();
+        read_exactly(stream, "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nhello");
+    }
+    assert!(server.talk(ASK_AND_CLOSE).ends_with("hello"));
+}
+
+#[test]
+fn connections_whose_answers_are_not_read_make_room_for_those_that_ask() {
+    let server = start(Bounds { max_body: u64::MAX, ..patient(1) });
+    let mut slow = server.connect();
+    slow.set_nonblocking(true).unwrap();
+    slow.write_all(b"POST /chunks HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n").unwrap();
+    // Until neither its buffers nor ours take more.
+    let mut full = 0;
+    while full < 100 {
+        if slow.write(&[b'x'; 8192]).is_ok_and(|n| n > 0) {
+            full = 0;
+        } else {
+            full += 1;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    assert!(server.talk(ASK_AND_CLOSE).ends_with("hello"));
+}
+
+#[test]
+fn a_connection_that_becomes_idle_makes_room_for_one_that_waits() {
+    let server = start(patient(1));
+    let mut busy = server.connect();
+    busy.write_all(b"POST /f HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel").unwrap();
+    read_exactly(&mut busy, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhel");
+    let mut waiting = server.connect();
+    waiting.write_all(ASK_AND_CLOSE).unwrap();
+    busy.write_all(b"lo").unwrap();
+    read_exactly(&mut busy, "lo");
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("hello"), "{answer}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tinyfaas::front::grpc::Config;
 
-use crate::grpc_door::{BUDGET, Door, echo, http, limits};
+use crate::grpc_door::{BUDGET, Door, call, echo, http, limits};
 use crate::grpc_raw::{
     ACK, END_STREAM, End, GOAWAY, HEADERS, NO_ERROR, PING, PREFACE, Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     assert_closed, assert_well, frame, question,
@@ -75,6 +75,39 @@ fn half_open_handshakes_make_room_for_those_who_speak() {
     let peers: Vec<_> = (0..20).map(|_| Peer::mute(&door)).collect();
     assert_well(&door);
     drop(peers);
+}
+
+#[test]
+fn connections_whose_questions_do_not_come_make_room_for_those_who_ask() {
+    let long = Duration::from_secs(600);
+    let mut door = Door::open(Config { connections: 4, body_timeout: long, ..Config::default() });
+    door.install("echo", limits(), echo);
+    let peers: Vec<_> = (0..12)
+        .map(|_| {
+            let mut peer = Peer::connect(&door);
+            peer.begin_call(1, &[0, 0, 0x0f, 0, 0, 1]);
+            peer
+        })
+        .collect();
+    assert_eq!(call(&door.client(), "echo", b"x").payload().unwrap(), "x");
+    drop(peers);
+    assert_well(&door);
+}
+
+#[test]
+fn a_connection_with_a_call_at_work_is_kept_and_new_ones_wait() {
+    let mut door = Door::open(Config { connections: 1, ..Config::default() });
+    door.install("echo", limits(), echo);
+    let held = door.install_held("held", limits());
+    let mut busy = Peer::connect(&door);
+    busy.call(1, &question("held", b""));
+    held.begun();
+    let mut waiting = Peer::mute(&door);
+    waiting.send(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat());
+    waiting.call(1, &question("echo", b"x"));
+    held.release();
+    assert_eq!(busy.end_of(1), End::Answered);
+    assert_eq!(waiting.end_of(1), End::Answered);
 }
 
 #[test]

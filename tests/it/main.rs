@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
+mod attacks;
 mod binary_handler;
 mod board;
 mod cli;
@@ -22,6 +23,7 @@ mod export;
 mod failures;
 mod fake_handler;
 mod first_function;
+mod floods;
 mod grpc;
 mod grpc_connections;
 mod grpc_door;

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 
 use super::Door;
+use super::peer::Busy;
 use super::question::{Question, no_room};
 use super::stream::{Answer, Asked, Gone};
 use crate::budget::Share;
@@ -44,13 +45,19 @@ impl Outcome {
 }
 
 /// Answers `TinyFaaS/Request`.
-pub(super) async fn request(door: &Door, asked: Asked, mut question: Question, mut answer: Answer) -> Result<(), Gone> {
+pub(super) async fn request(
+    door: &Door,
+    busy: &Busy,
+    asked: Asked,
+    mut question: Question,
+    mut answer: Answer,
+) -> Result<(), Gone> {
     if door.shutdown.has_begun() {
         let status = Status::new(Code::Unavailable, "the runtime is stopping: try again later");
         answer.end_without_message(&status, HeaderMap::new());
         return Ok(());
     }
-    let work = async { outcome(door, &asked, &mut question).await.unwrap_or_else(Outcome::failed) };
+    let work = async { outcome(door, busy, &asked, &mut question).await.unwrap_or_else(Outcome::failed) };
     let outcome = answer.unless_gone(work).await?;
     // What the question holds is free while the answer is sent.
     drop((asked, question));
@@ -64,8 +71,9 @@ pub(super) async fn request(door: &Door, asked: Asked, mut question: Question, m
     Ok(())
 }
 
-async fn outcome(door: &Door, asked: &Asked, question: &mut Question) -> Result<Outcome, Status> {
+async fn outcome(door: &Door, busy: &Busy, asked: &Asked, question: &mut Question) -> Result<Outcome, Status> {
     let message = before(asked.deadline, question.only()).await?;
+    busy.asked();
     let data = Data::decode(message)
         .map_err(|e| Status::new(Code::Internal, format!("the message is not a Data message: {e}")))?;
     let function = text(&data.function_identifier, "functionIdentifier")?;

@@ -51,8 +51,8 @@ pub(super) async fn run(stream: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<P
     };
     let unwanted = async {
         let wake = peer.wake.listen();
-        if !door.shutdown.has_begun() && !peer.take_eviction() {
-            wake.await;
+        if !door.shutdown.has_begun() {
+            wake.or(peer.seat.evicted()).await;
         }
         None
     };
@@ -111,7 +111,7 @@ impl<'a> Driver<'a> {
                     let busy = self.peer.busy();
                     let door = Arc::clone(self.door);
                     let task = async move {
-                        stream::answer(&door, request, respond).await;
+                        stream::answer(&door, &busy, request, respond).await;
                         drop(busy);
                     };
                     self.door.executor.spawn(task).detach();
@@ -128,7 +128,7 @@ impl<'a> Driver<'a> {
                 log::warn!("gRPC: closed a connection that sent too many frames that are no calls");
                 return Poll::Ready(End::Abrupt(Reason::ENHANCE_YOUR_CALM));
             }
-            if self.peer.take_eviction() {
+            if self.peer.seat.poll_evicted(cx).is_ready() {
                 return Poll::Ready(End::Abrupt(Reason::NO_ERROR));
             }
             if self.door.shutdown.has_begun() && self.draining.is_none() {

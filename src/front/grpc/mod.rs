@@ -21,6 +21,7 @@ use event_listener::Event;
 use futures_lite::FutureExt;
 
 use crate::budget::Budget;
+use crate::clients::{Client, Seats};
 use crate::dispatch::Dispatch;
 use crate::shutdown::Shutdown;
 use peer::Peer;
@@ -29,9 +30,11 @@ use peer::Peer;
 /// yet, the header lists of `streams` streams, and about 25 KiB of its own.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Connections at once. At the bound the one that is idle for longest is closed for a new one; where none is idle,
-    /// the new one is closed.
+    /// Connections at once. At the bound one is closed for a new one: of the client that has most of them the one that is
+    /// idle for longest, or else whose questions do not come or whose answers are not read. While all are busy, new ones wait.
     pub connections: usize,
+    /// Connections of one client that is not on this machine; 0 for no such bound.
+    pub connections_each: usize,
     /// Calls at once on one connection (`SETTINGS_MAX_CONCURRENT_STREAMS`).
     pub streams: u32,
     /// Bytes that a peer may send ahead on one stream.
@@ -62,6 +65,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connections: 256,
+            connections_each: 0,
             streams: 32,
             stream_window: 32 * 1024,
             connection_window: 64 * 1024,
@@ -102,6 +106,7 @@ pub async fn serve(
     shutdown: Shutdown,
 ) {
     let peers = Mutex::default();
+    let seats = Seats::new(config.connections, config.connections_each);
     let door = Arc::new(Door { config, executor, dispatch, budget, shutdown, peers, ended: Event::new() });
     loop {
         let accepted = async { Some(listener.accept().await) };
@@ -113,10 +118,14 @@ pub async fn serve(
             Some(Ok((stream, address))) => {
                 // Answers are written whole: waiting for more would only delay them.
                 let _ = stream.get_ref().set_nodelay(true);
-                let Some(peer) = door.admit().await else {
-                    log::warn!("gRPC: no connection for {address}: all {} are busy", door.config.connections);
+                let Some(seat) = seats.take(Client::of(address.ip())).await else {
+                    let level = if seats.refusal_is_news() { log::Level::Warn } else { log::Level::Debug };
+                    let each = door.config.connections_each;
+                    log::log!(level, "gRPC: no connection for {}: it has {each}, and all are busy", address.ip());
                     continue;
                 };
+                let peer = Arc::new(Peer::new(seat));
+                door.peers().push(Arc::clone(&peer));
                 let admitted = Admitted { door: Arc::clone(&door), peer };
                 executor
                     .spawn(async move {
@@ -147,29 +156,6 @@ pub async fn serve(
 }
 
 impl Door {
-    /// Finds room for one more connection; `None` where all others are busy.
-    async fn admit(&self) -> Option<Arc<Peer>> {
-        loop {
-            let ended = self.ended.listen();
-            {
-                let mut peers = self.peers();
-                if peers.len() < self.config.connections {
-                    let peer = Arc::new(Peer::new());
-                    peers.push(Arc::clone(&peer));
-                    return Some(peer);
-                }
-                let idle = peers.iter().filter_map(|peer| Some((peer.idle_since()?, peer)));
-                let (_, idlest) = idle.min_by_key(|(since, _)| *since)?;
-                idlest.evict();
-            }
-            // It may have become busy just now: then look again for another.
-            let late = async {
-                Timer::after(Duration::from_millis(50)).await;
-            };
-            ended.or(late).await;
-        }
-    }
-
     fn peers(&self) -> MutexGuard<'_, Vec<Arc<Peer>>> {
         // The list is whole even if a thread died while it held the lock.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::Event;
 
+use crate::clients::Seat;
 use crate::h2_socket::Meter;
 use crate::wire::grpc::flood::FloodMeter;
 
@@ -24,8 +25,11 @@ pub(super) struct Peer {
     idle_since: AtomicU64,
     /// Streams that are being answered.
     streams: AtomicUsize,
-    evicted: AtomicBool,
-    /// Notified when the connection has to look at [`Peer::take_eviction`] or at the wish to stop.
+    /// Those of them whose question did not come whole yet.
+    asking: AtomicUsize,
+    /// Its place among the connections.
+    pub(super) seat: Seat,
+    /// Notified when the connection has to look at the wish to stop.
     pub(super) wake: Event,
 }
 
@@ -34,10 +38,13 @@ const FLOWING: u64 = u64::MAX;
 
 /// A stream that is being answered; ends when dropped.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Peer>);
+pub(super) struct Busy {
+    peer: Arc<Peer>,
+    asking: AtomicBool,
+}
 
 impl Peer {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(seat: Seat) -> Self {
         let accepted = Instant::now();
         Self {
             accepted,
@@ -47,7 +54,8 @@ impl Peer {
             stalled: AtomicU64::new(FLOWING),
             idle_since: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
-            evicted: AtomicBool::new(false),
+            asking: AtomicUsize::new(0),
+            seat,
             wake: Event::new(),
         }
     }
@@ -68,27 +76,31 @@ impl Peer {
         (stalled != FLOWING).then(|| self.accepted + Duration::from_micros(stalled))
     }
 
-    /// Since when there is no stream; `None` while there is one, or when the connection is being closed for another.
+    /// Since when there is no stream; `None` while there is one.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let idle = self.streams.load(Ordering::Acquire) == 0 && !self.evicted.load(Ordering::Acquire);
+        let idle = self.streams.load(Ordering::Acquire) == 0;
         idle.then(|| self.accepted + Duration::from_micros(self.idle_since.load(Ordering::Acquire)))
     }
 
-    /// Asks the connection to close for another one, if it still has no stream.
-    pub(super) fn evict(&self) {
-        self.evicted.store(true, Ordering::Release);
-        self.wake.notify(usize::MAX);
-    }
-
-    /// Whether the connection should close for another one.
-    pub(super) fn take_eviction(&self) -> bool {
-        self.evicted.swap(false, Ordering::AcqRel) && self.streams.load(Ordering::Acquire) == 0
-    }
-
-    /// Counts one more stream.
+    /// Counts one more stream, whose question begins.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.streams.fetch_add(1, Ordering::AcqRel);
-        Busy(Arc::clone(self))
+        self.asking.fetch_add(1, Ordering::AcqRel);
+        self.tell_seat();
+        Busy { peer: Arc::clone(self), asking: AtomicBool::new(true) }
+    }
+
+    /// Whether the connection may make room for another one, and how easily.
+    fn tell_seat(&self) {
+        let streams = self.streams.load(Ordering::Acquire);
+        if streams == 0 {
+            self.seat.rest();
+        } else if streams == self.asking.load(Ordering::Acquire) || self.stalled_since().is_some() {
+            self.seat.stall();
+        } else {
+            // Whether it has to go, its task sees.
+            let _ = self.seat.busy();
+        }
     }
 
     fn micros(&self, now: Instant) -> u64 {
@@ -111,20 +123,39 @@ impl Meter for Arc<Peer> {
     }
 
     fn sent(&self, n: usize) {
-        self.stalled.store(FLOWING, Ordering::Relaxed);
+        if self.stalled.swap(FLOWING, Ordering::Relaxed) != FLOWING {
+            self.tell_seat();
+        }
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).sent(n);
     }
 
     fn stalled(&self) {
         let now = self.micros(Instant::now());
         // Where it was stalled already, the first time counts.
-        let _ = self.stalled.compare_exchange(FLOWING, now, Ordering::Relaxed, Ordering::Relaxed);
+        if self.stalled.compare_exchange(FLOWING, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.tell_seat();
+        }
+    }
+}
+
+impl Busy {
+    /// Its question came whole: from here on it is for us to go on.
+    pub(super) fn asked(&self) {
+        if self.asking.swap(false, Ordering::AcqRel) {
+            self.peer.asking.fetch_sub(1, Ordering::AcqRel);
+            self.peer.tell_seat();
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.idle_since.store(self.0.micros(Instant::now()), Ordering::Release);
-        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+        let peer = &self.peer;
+        peer.idle_since.store(peer.micros(Instant::now()), Ordering::Release);
+        if self.asking.swap(false, Ordering::AcqRel) {
+            peer.asking.fetch_sub(1, Ordering::AcqRel);
+        }
+        peer.streams.fetch_sub(1, Ordering::AcqRel);
+        peer.tell_seat();
     }
 }

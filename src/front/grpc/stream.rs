@@ -13,6 +13,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
+use super::peer::Busy;
 use super::question::{Encoding, Question};
 use super::{Door, calls, health, reflection};
 use crate::budget::Share;
@@ -75,7 +76,7 @@ enum Route {
 pub(super) struct Gone;
 
 /// Answers one stream.
-pub(super) async fn answer(door: &Door, request: Request<RecvStream>, respond: SendResponse<Piece>) {
+pub(super) async fn answer(door: &Door, busy: &Busy, request: Request<RecvStream>, respond: SendResponse<Piece>) {
     let answer = Answer { respond, timeout: door.config.body_timeout };
     let (head, body) = request.into_parts();
     if head.method != Method::POST {
@@ -98,7 +99,7 @@ pub(super) async fn answer(door: &Door, request: Request<RecvStream>, respond: S
     let question = Question::new(body, encoding, max, door);
     let asked = Asked { fields: head.headers, deadline };
     let done = match route {
-        Route::Call => calls::request(door, asked, question, answer).await,
+        Route::Call => calls::request(door, busy, asked, question, answer).await,
         Route::HealthCheck => health::check(door, question, answer).await,
         Route::HealthWatch => health::watch(door, asked, question, answer).await,
         Route::Reflection => reflection::info(asked, question, answer).await,
