@@ -7,12 +7,16 @@ import http.server, json, os, re, socketserver, threading, urllib.parse
 
 
 class Engine:
-    """Listens at `folder`/docker.sock. Each container's socket leads to the one at `handler`."""
+    """Listens at `folder`/docker.sock. The socket of a container of the function NAME leads to the one at `handlers[NAME]`."""
 
-    def __init__(self, folder, handler):
+    def __init__(self, folder, handlers):
         self.host = f"unix://{folder}/docker.sock"
         self.containers = {}
-        self.handler = handler
+        self.handlers = handlers
+        # How tinyfaas finds it, and takes its containers as they are.
+        self.flags = ["--backend", "docker", "--docker-host", self.host, "--network", "none"]
+        for env in ("python3", "nodejs", "binary"):
+            self.flags += ["--runtime-image", f"{env}=scripted"]
         self.stopping = threading.Event()
         engine = self
 
@@ -25,8 +29,9 @@ class Engine:
 
     def start(self, name):
         """Where the container's folder is mounted from, its socket is found."""
-        for mount in self.containers[name]["HostConfig"].get("Mounts") or []:
-            os.symlink(self.handler, mount["Source"] + "/fn.sock")
+        body = self.containers[name]
+        for mount in body["HostConfig"].get("Mounts") or []:
+            os.symlink(self.handlers[body["Labels"]["tinyfaas-function"]], mount["Source"] + "/fn.sock")
 
     def stop(self):
         self.stopping.set()

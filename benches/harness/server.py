@@ -1,9 +1,11 @@
 """Servers under test, each a process of its own so that its memory and processor time can be told; and ours in particular."""
-import base64, http.client, io, json, os, pathlib, re, shutil, signal, socket, subprocess, tempfile, threading, time, zipfile
+import base64, http.client, io, json, os, pathlib, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time, types, zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # Longest that anything is waited for, in seconds.
 PATIENCE = 60
+# What was started is stopped then as well.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def release():
@@ -51,12 +53,12 @@ class Server:
                 self.child.wait()
 
     def cpu(self):
-        """Seconds of processor time used so far."""
-        return cpu(self.child.pid)
+        """Seconds of processor time used so far, with what it started."""
+        return sum(map(cpu, tree(self.child.pid)))
 
     def memory(self):
-        """Resident and anonymous memory in kB."""
-        return memory(self.child.pid)
+        """Resident and anonymous memory in kB, with what it started."""
+        return tuple(map(sum, zip(*map(memory, tree(self.child.pid)))))
 
     def wait_for(self, what, check):
         """Waits until `check` gives something."""
@@ -67,18 +69,34 @@ class Server:
             raise SystemExit(f"{self.child.args[0]} ended ({self.child.returncode}) before {what}")
 
 
+class Process(Server):
+    """A process that another one started."""
+
+    def __init__(self, pid):
+        self.child = types.SimpleNamespace(pid=pid)
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def tree(pid):
+    """A process and all that it started and that still run."""
+    return [pid, *(each for child in children(pid) for each in tree(child))]
+
+
 def cpu(pid):
-    """Seconds of processor time that a process used so far, in nanoseconds' steps where the scheduler tells them."""
-    try:
-        total = 0
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-                total += int(file.read().split()[0])
-        return total / 1e9
-    except FileNotFoundError:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Seconds of processor time that a process used so far, with its children that ended."""
+    with open(f"/proc/{pid}/stat") as file:
+        user, system, *ended = map(int, file.read().rsplit(")", 1)[1].split()[11:15])
+    tick = os.sysconf("SC_CLK_TCK")
+    # In nanoseconds where `stat` has 100ths, which alone has the threads that ended.
+    running = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat") as file:
+            running += int(file.read().split()[0])
+    return max(running / 1e9, (user + system) / tick) + sum(ended) / tick
 
 
 def memory(pid):
@@ -122,8 +140,12 @@ class Tinyfaas(Server):
         super().__init__([*args, *flags], stderr=subprocess.PIPE, text=True)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        # Management opens last.
-        self.wait_for("its ports were open:\n" + "".join(self.log), lambda: "management" in self.ports)
+        try:
+            # Management opens last.
+            self.wait_for("its ports were open", lambda: "management" in self.ports)
+        except SystemExit as e:
+            self.stop()
+            raise SystemExit(f"{e}:\n{''.join(self.log)}") from e
 
     def _read(self):
         for line in self.child.stderr:
