@@ -7,8 +7,7 @@ use std::path::Path;
 
 use crate::function::Runtime;
 use crate::runtimes;
-use crate::wire::zip::path;
-use crate::wire::zip::write::Writer;
+use crate::wire::zip::{Archive, Bounds, Writer, path};
 
 /// Left out wherever they are: a repository's history is no part of a function and larger than it, and Python writes
 /// its caches again.
@@ -81,6 +80,18 @@ fn at(path: &Path, e: &io::Error) -> io::Error {
 /// One line, where that is not plain.
 pub fn detect(dir: &Path) -> Result<Runtime, String> {
     detect_by(|file| dir.join(file).is_file(), &dir.display().to_string())
+}
+
+/// Which runtime the function in the zip archive `path` is for, in its folder `subfolder`; `shown` names it. Blocking.
+///
+/// # Errors
+/// One line, where that is not plain, or the archive cannot be read.
+pub fn detect_in_zip(path: &Path, subfolder: &str, shown: &str) -> Result<Runtime, String> {
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    let len = file.metadata().map_err(|e| e.to_string())?.len();
+    let archive = Archive::open(file, len, &Bounds::default()).map_err(|e| format!("{shown}: {e}"))?;
+    // A name that cannot be looked up is refused again, and by its reason, when the archive is checked.
+    detect_by(|file| archive.has_file(subfolder, file).unwrap_or(false), shown)
 }
 
 /// Which runtime a function is for that `has` these files at its top; `shown` names it.

@@ -14,14 +14,14 @@ use async_channel::Receiver;
 use futures_lite::FutureExt;
 
 use crate::deploy::Deployer;
-use crate::function::{Name, Origin, Runtime};
+use crate::function::{Name, Origin};
 use crate::pack;
 use crate::shutdown::Shutdown;
 use crate::store::{Digester, Spool, Store};
 use crate::text_file;
 use crate::upload_request::{self, Defaults, Deploy};
 use crate::wire::upload::MAX_REST;
-use crate::wire::zip::{Archive, Bounds, Writer};
+use crate::wire::zip::Writer;
 use crate::worker::Workers;
 
 /// The description of a function, in its folder.
@@ -206,18 +206,13 @@ fn describe(path: &Path, defaults: &Defaults) -> Result<Deploy, String> {
         text => text.map_err(|e| wrong(e.to_string()))?,
     };
     let detect = |subfolder: &str| {
-        if is_dir { pack::detect(&path.join(subfolder)) } else { detect_in_zip(path, subfolder) }
+        if is_dir {
+            pack::detect(&path.join(subfolder))
+        } else {
+            pack::detect_in_zip(path, subfolder, &path.display().to_string())
+        }
     };
     upload_request::described(&text, name, detect, defaults).map_err(wrong)
-}
-
-fn detect_in_zip(path: &Path, subfolder: &str) -> Result<Runtime, String> {
-    let shown = path.display().to_string();
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    let len = file.metadata().map_err(|e| e.to_string())?.len();
-    let archive = Archive::open(file, len, &Bounds::default()).map_err(|e| format!("{shown}: {e}"))?;
-    // A name that cannot be looked up is refused again, and by its reason, when the archive is checked.
-    pack::detect_by(|file| archive.has_file(subfolder, file).unwrap_or(false), &shown)
 }
 
 /// Writes the archive of a folder, or the zip file itself; at most `most` bytes.

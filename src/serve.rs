@@ -160,7 +160,8 @@ impl Server<'_> {
             log::warn!("management: whoever reaches port {port} can deploy and delete: --insecure-management");
         }
         let told = management_settings(&self.config, doors.clone(), tokens.clone());
-        let facts = Facts { began: self.began, buffers: self.buffers.clone(), coap_repeated };
+        let (buffers, stopping) = (self.buffers.clone(), self.shutdown.clone());
+        let facts = Facts { began: self.began, buffers, stopping, coap_repeated };
         let (deployer, kept) = (Arc::clone(&self.deployer), Arc::clone(&store));
         let management = Arc::new(Management::new(deployer, kept, workers.clone(), told, facts));
         let bounds = self.http_bounds(MANAGEMENT_CONNECTIONS, MANAGEMENT_CONNECTIONS_EACH, 0);

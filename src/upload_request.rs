@@ -6,6 +6,8 @@
 //!
 //! No error repeats the value of an environment variable: it may be a secret.
 
+mod query;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use crate::limits;
 use crate::tokens::Digest;
 use crate::wire::url::Url;
 use crate::wire::zip::path;
+pub use query::{Put, put};
 
 /// Most handlers of one function: each is a process, and often a container.
 pub const MAX_THREADS: usize = 64;
@@ -183,9 +186,13 @@ impl Fields {
         }
     }
 
-    fn deploy(self, defaults: &Defaults) -> Result<Deploy, String> {
+    fn runtime(&self) -> Result<Runtime, String> {
         let runtime = text(&self.env, "env", "python3, nodejs or binary")?;
-        let runtime = Runtime::parse(&cut(runtime)).map_err(|e| format!("env: {e}"))?;
+        Runtime::parse(&cut(runtime)).map_err(|e| format!("env: {e}"))
+    }
+
+    fn deploy(self, defaults: &Defaults) -> Result<Deploy, String> {
+        let runtime = self.runtime()?;
         let threads = match self.threads {
             Some(Scalar::Number(n)) if (1..=MAX_THREADS as u64).contains(&n) => n as usize,
             None => return Err(format!("threads is missing: it has to be a number from 1 to {MAX_THREADS}")),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn defaults() -> Defaults {
+pub(super) fn defaults() -> Defaults {
     let limits = Limits {
         memory: 1 << 27,
         cpu_millis: 0,

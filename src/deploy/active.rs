@@ -135,6 +135,13 @@ impl Active {
         self.slots().iter().map(status).collect()
     }
 
+    /// Whether its handlers are being started for the first time, and none is up.
+    pub(super) fn is_coming_up(&self) -> bool {
+        let slots = self.slots();
+        let is_first = |slot: &Slot| slot.state == State::Starting && slot.restarts == 0;
+        slots.iter().any(is_first) && slots.iter().all(|slot| is_first(slot) || slot.state == State::BackingOff)
+    }
+
     /// Hands what `look` wants of each handler's place to it: its state, how often it was started again, and who is there.
     pub fn each_handler(&self, look: &mut dyn FnMut(State, u64, Option<&Handler>)) {
         self.slots().iter().for_each(|slot| look(slot.state, slot.restarts, slot.handler.as_deref()));

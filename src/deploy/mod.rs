@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,8 @@ pub struct Deployer {
     /// Told when it is known what runs from before, and when stored functions are back.
     known: Shutdown,
     restored: Shutdown,
+    /// Whether all stored functions were up once.
+    back: AtomicBool,
     /// Told when handlers are left running.
     leaving: Shutdown,
     /// What could not be removed, and who removes it.
@@ -109,6 +112,7 @@ impl Deployer {
             retiring: Mutex::default(),
             known: Shutdown::new(),
             restored: Shutdown::new(),
+            back: AtomicBool::new(false),
             leaving: Shutdown::new(),
             left: async_channel::unbounded(),
             tidying: Mutex::default(),
@@ -219,6 +223,23 @@ impl Deployer {
     pub fn next_after(&self, name: Option<&Name>) -> Option<Arc<Active>> {
         let from = name.map_or(Bound::Unbounded, Bound::Excluded);
         self.active().range::<Name, _>((from, Bound::Unbounded)).next().map(|(_, active)| Arc::clone(active))
+    }
+
+    /// Why not all that was stored is back yet, for whoever asks whether it is time to send calls; `None` from then on. A
+    /// function that failed to start keeps nobody waiting: it is tried again for ever.
+    pub fn coming_up(&self) -> Option<String> {
+        if self.back.load(Ordering::Relaxed) {
+            return None;
+        }
+        if !self.restored.has_begun() {
+            return Some("stored functions are being restored".into());
+        }
+        let left = self.active().values().filter(|active| active.is_coming_up()).count();
+        if left > 0 {
+            return Some(format!("stored functions that are not up yet: {left}"));
+        }
+        self.back.store(true, Ordering::Relaxed);
+        None
     }
 
     /// Where calls go.

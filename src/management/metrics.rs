@@ -17,6 +17,7 @@ use crate::call::Protocol;
 use crate::deploy::{Active, State};
 use crate::dispatch::counts::{BUCKETS, CLASSES, Counts, Traffic};
 use crate::http_server::{Pieces, Responder};
+use crate::shutdown::Shutdown;
 
 /// The media type of the format.
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -28,6 +29,8 @@ pub struct Facts {
     pub began: Instant,
     /// Where the buffer for an answer comes from.
     pub buffers: Buffers,
+    /// Whether it is to stop.
+    pub stopping: Shutdown,
     /// CoAP requests that came again.
     pub coap_repeated: Arc<AtomicU64>,
 }

@@ -5,6 +5,7 @@ mod access;
 mod functions;
 mod metrics;
 mod receive;
+mod routes;
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,14 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use access::{Denial, Failures};
 pub use metrics::Facts;
+use routes::{NO_SUCH_PATH, Route};
 
 use crate::deploy::{Active, DeployError, Deployer};
 use crate::fetch;
 use crate::function::Name;
 use crate::http_server::{Head, RequestBody, Responder, Service};
+use crate::pack;
 use crate::store::Store;
 use crate::tokens::Tokens;
 use crate::upload_request::{self, Defaults};
+use crate::wire::grpc::gzip;
 use crate::wire::headers::Headers;
 use crate::wire::http1::percent_decode;
 use crate::worker::Workers;
@@ -51,10 +55,14 @@ pub struct Management {
     facts: Facts,
 }
 
-/// What comes before the name in the path of one function.
-const FUNCTION: &str = "/functions/";
 /// What answers are but for those about functions.
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+/// This API as OpenAPI 3.1 describes one, as gzip, and the most that it may be unpacked.
+const OPEN_API: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz"));
+const OPEN_API_MAX: usize = 64 * 1024;
+/// The field that gives `PUT /functions/NAME` an environment variable.
+const ENV_FIELD: &str = "x-tinyfaas-env";
 
 /// An answer whose body is text.
 type Answer = Result<String, DeployError>;
@@ -102,6 +110,70 @@ impl Management {
         Ok(String::new())
     }
 
+    /// Deploys the archive that is the body, as the query and fields of the head ask for.
+    async fn put(
+        &self,
+        name: &str,
+        query: &str,
+        head: &Head,
+        body: &mut RequestBody<'_>,
+        respond: Responder<'_>,
+    ) -> io::Result<()> {
+        match self.put_archive(name, query, head, body).await {
+            Ok((status, urls)) => respond.whole(status, &content_type(TEXT), urls.as_bytes()).await,
+            Err(e) => refuse(respond, &e).await,
+        }
+    }
+
+    async fn put_archive(
+        &self,
+        name: &str,
+        query: &str,
+        head: &Head,
+        body: &mut RequestBody<'_>,
+    ) -> Result<(u16, String), DeployError> {
+        let settings = self.settings();
+        let fields = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(ENV_FIELD));
+        let envs: Result<Vec<_>, _> = fields.map(|(_, value)| String::from_utf8(value.to_vec())).collect();
+        let envs = envs.map_err(|_| bad(format!("{ENV_FIELD} is not UTF-8")))?;
+        let put = upload_request::put(name, query, envs, &settings.defaults).map_err(bad)?;
+        let spool = receive::archive(body, &self.store, &self.workers, settings.max_upload).await?;
+        let runtime = match put.runtime {
+            Some(runtime) => runtime,
+            None => {
+                let (path, subfolder) = (spool.path().to_owned(), put.subfolder().to_owned());
+                let detect = move || pack::detect_in_zip(&path, &subfolder, "the archive");
+                let detected = self.workers.unblock(detect).await.map_err(|e| e.to_string()).and_then(|r| r);
+                detected.map_err(|e| DeployError::new(422, e))?
+            }
+        };
+        let request = put.deploy(runtime);
+        let name = request.name.clone();
+        let status = if self.deployer.get(&name).is_some() { 200 } else { 201 };
+        self.deployer.deploy(request, spool).await?;
+        Ok((status, self.urls(head, &name)))
+    }
+
+    async fn delete_function(&self, name: &str, respond: Responder<'_>) -> io::Result<()> {
+        let deleted = match Name::parse(name).map_err(bad) {
+            Ok(name) => self.deployer.delete(&name).await,
+            Err(e) => Err(e),
+        };
+        match deleted {
+            Ok(()) => respond.whole(204, &Headers::new(), &[]).await,
+            Err(e) => refuse(respond, &e).await,
+        }
+    }
+
+    /// Whether calls are taken and all that was stored is back.
+    fn ready(&self) -> Answer {
+        let stopping = self.facts.stopping.has_begun().then(|| "the server is stopping".to_owned());
+        match stopping.or_else(|| self.deployer.coming_up()) {
+            Some(why) => Err(DeployError::new(503, why)),
+            None => Ok("ready\n".into()),
+        }
+    }
+
     /// What is deployed, one function after the other: only one is held at a time.
     fn deployed(&self) -> impl Iterator<Item = Arc<Active>> {
         let first = self.deployer.next_after(None);
@@ -124,7 +196,7 @@ impl Management {
 
     /// Streams what is deployed and how it is: a JSON array, one function a line.
     async fn functions(&self, respond: Responder<'_>) -> io::Result<()> {
-        let mut pieces = respond.pieces(200, &content_type("application/json"), None);
+        let mut pieces = respond.pieces(200, &content_type(JSON), None);
         let mut before = "[\n";
         for active in self.deployed() {
             let mut piece = before.as_bytes().to_vec();
@@ -143,7 +215,7 @@ impl Management {
             Ok(active) => {
                 let mut text = functions::object(&active);
                 text.push(b'\n');
-                respond.whole(200, &content_type("application/json"), &text).await
+                respond.whole(200, &content_type(JSON), &text).await
             }
             Err(e) => refuse(respond, &e).await,
         }
@@ -199,47 +271,62 @@ impl Management {
 
 impl Service for Management {
     async fn serve<'c>(&'c self, head: Head, mut body: RequestBody<'c>, respond: Responder<'c>) -> io::Result<()> {
-        let settings = self.settings();
-        match access::admit(&head, settings.tokens.as_deref(), settings.public_host.as_deref(), &self.failures) {
-            Err(denial) => return deny(respond, &denial).await,
-            // Who looks is of no interest, who changes something is.
-            Ok(Some(name)) if head.method != "GET" => {
-                log::info!("{} {} by the token {name} from {}", head.method, shown(&head.target), head.peer.ip());
-            }
-            Ok(_) => {}
-        }
         let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
-        let method = match path {
-            "/upload" | "/uploadURL" | "/delete" | "/wipe" => "POST",
-            "/list" | "/logs" | "/functions" | "/metrics" => "GET",
-            _ if path.starts_with(FUNCTION) => "GET",
-            _ => {
-                let text =
-                    "no such path: POST /upload, /uploadURL, /delete, /wipe or GET /list, /logs, /functions, /metrics";
-                return respond.text(404, text).await;
+        let route = Route::of(path);
+        if !route.is_some_and(Route::is_open) {
+            let settings = self.settings();
+            let (tokens, public_host) = (settings.tokens.as_deref(), settings.public_host.as_deref());
+            match access::admit(&head, tokens, public_host, &self.failures) {
+                Err(denial) => return deny(respond, &denial).await,
+                // Who looks is of no interest, who changes something is.
+                Ok(Some(name)) if head.method != "GET" => {
+                    log::info!("{} {} by the token {name} from {}", head.method, shown(path), head.peer.ip());
+                }
+                Ok(_) => {}
             }
-        };
-        if head.method != method {
-            let mut allow = Headers::new();
-            let _ = allow.push("allow", method.as_bytes());
-            return respond.text_with(405, &allow, &format!("{path} takes {method}")).await;
         }
-        let answer = match path {
-            "/upload" => self.upload(&head, &mut body).await,
-            "/uploadURL" => self.upload_url(&head, &mut body).await,
-            "/delete" => self.delete(&mut body).await,
-            "/wipe" => self.deployer.wipe().await.map(|()| String::new()),
-            "/list" => Ok(self.list()),
-            "/logs" => return self.logs(query, respond).await,
-            "/functions" => return self.functions(respond).await,
-            "/metrics" => return self.metrics(respond).await,
-            _ => return self.function(path.strip_prefix(FUNCTION).unwrap_or_default(), respond).await,
+        let Some(route) = route else { return respond.text(404, NO_SUCH_PATH).await };
+        if !route.takes(&head.method) {
+            let mut allow = Headers::new();
+            let _ = allow.push("allow", route.allow().as_bytes());
+            return respond.text_with(405, &allow, &format!("{} takes {}", shown(path), route.allow())).await;
+        }
+        let answer = match route {
+            Route::Upload => self.upload(&head, &mut body).await,
+            Route::UploadUrl => self.upload_url(&head, &mut body).await,
+            Route::Delete => self.delete(&mut body).await,
+            Route::Wipe => self.deployer.wipe().await.map(|()| String::new()),
+            Route::List => Ok(self.list()),
+            Route::Logs => return self.logs(query, respond).await,
+            Route::Health => Ok("alive\n".into()),
+            Route::Ready => self.ready(),
+            Route::Metrics => return self.metrics(respond).await,
+            Route::OpenApi => return open_api(&head, respond).await,
+            Route::Functions => return self.functions(respond).await,
+            Route::Function(name) => match head.method.as_str() {
+                "PUT" => return self.put(name, query, &head, &mut body, respond).await,
+                "DELETE" => return self.delete_function(name, respond).await,
+                _ => return self.function(name, respond).await,
+            },
         };
         match answer {
             Ok(text) => respond.whole(200, &content_type(TEXT), text.as_bytes()).await,
             Err(e) => refuse(respond, &e).await,
         }
     }
+}
+
+/// Hands the description of this API out, packed to who takes that.
+async fn open_api(head: &Head, respond: Responder<'_>) -> io::Result<()> {
+    let mut headers = content_type(JSON);
+    let takes =
+        |coding: &str| coding.split(';').next().is_some_and(|name| name.trim() == "gzip") && !coding.ends_with("q=0");
+    if head.headers.get_str("accept-encoding").is_some_and(|codings| codings.split(',').any(takes)) {
+        let _ = headers.push("content-encoding", b"gzip");
+        return respond.whole(200, &headers, OPEN_API).await;
+    }
+    let text = gzip::unpack(OPEN_API, OPEN_API_MAX, &mut |_| true).map_err(io::Error::other)?;
+    respond.whole(200, &headers, &text).await
 }
 
 async fn deny(mut respond: Responder<'_>, denial: &Denial) -> io::Result<()> {

@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod headers;
 pub mod http1;
 pub mod tar;
+pub mod untar;
 pub mod upload;
 pub mod url;
 pub mod zip;

@@ -98,7 +98,7 @@ pub trait Sink {
 }
 
 /// An entry's name for a message: escaped, and cut at 80 characters.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     let cut: String = text.chars().take(80).collect();
     let more = if cut.len() < text.len() { "..." } else { "" };

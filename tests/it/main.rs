@@ -18,6 +18,7 @@ mod contract_http;
 mod contract_management;
 mod docker;
 mod documents;
+mod endpoints;
 mod engine;
 mod export;
 mod failures;
