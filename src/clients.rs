@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use event_listener::Event;
 use futures_lite::FutureExt;
+
+use crate::reactor::Timer;
 
 /// The part of an address that its owner cannot change at will: of IPv4 all of it, of IPv6 the first 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

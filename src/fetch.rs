@@ -16,9 +16,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future};
 
+use crate::reactor::{Async, Timer};
 use crate::wire::chunked::ChunkDecoder;
 use crate::wire::http1::{self, Framing};
 use crate::wire::url::Url;

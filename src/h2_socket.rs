@@ -1,13 +1,14 @@
-//! A TCP stream of `async-io` under the traits that `h2` speaks, for the gRPC front door and our own client.
+//! A TCP stream of [`crate::reactor`] under the traits that `h2` speaks, for the gRPC front door and our own client.
 
 use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use async_io::Async;
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::reactor::Async;
 
 /// Bytes read at once at first: a call's frames are smaller.
 const READ_MIN: usize = 1024;
@@ -46,14 +47,12 @@ pub struct Socket<M> {
     meter: M,
     /// Bytes to ask for next: `h2`'s buffer has to be zeroed before each read, so it follows what comes.
     read: usize,
-    /// The last read took all there was: wait for more before asking again, which spares a system call or two a call.
-    drained: bool,
 }
 
 impl<M> Socket<M> {
     /// A socket whose traffic `meter` sees.
     pub fn new(stream: Async<TcpStream>, meter: M) -> Self {
-        Self { stream, meter, read: READ_MIN, drained: false }
+        Self { stream, meter, read: READ_MIN }
     }
 }
 
@@ -73,13 +72,8 @@ impl<M: Meter + Unpin> AsyncRead for Socket<M> {
         if !this.meter.may_read() {
             return Poll::Pending;
         }
-        if this.drained {
-            futures_lite::ready!(this.stream.poll_readable(cx))?;
-        }
         let room = buf.initialize_unfilled_to(this.read.min(buf.remaining()));
-        let asked = room.len();
         let n = futures_lite::ready!(Pin::new(&mut this.stream).poll_read(cx, room))?;
-        this.drained = n < asked;
         this.meter.received(room.get(..n).unwrap_or_default());
         if n == this.read {
             this.read = (2 * this.read).min(READ_MAX);

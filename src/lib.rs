@@ -15,6 +15,7 @@
 //! - [`handler`]: what runs inside a handler of a `binary` function; [`runtimes`]: what is known of each runtime
 //! - [`pack`]: a folder as an archive; [`unpack`]: an archive's files below a new folder
 //! - [`service_manager`]: what systemd is told; [`inherited`]: sockets that it opened for us
+//! - [`reactor`]: waits for sockets and for the time; [`signals`]: signals as events
 //! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values
 //!
@@ -46,11 +47,13 @@ pub mod net;
 pub mod pack;
 pub mod provision;
 pub mod quantity;
+pub mod reactor;
 pub mod reload;
 pub mod runtimes;
 pub mod serve;
 pub mod service_manager;
 pub mod shutdown;
+pub mod signals;
 pub mod store;
 pub mod text_file;
 pub mod tokens;

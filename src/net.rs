@@ -4,15 +4,17 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_io::{Async, Timer};
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::reactor::{Async, Timer};
 
 /// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,34 +59,32 @@ impl Stream {
         }
     }
 
-    /// Waits until there is something to read, or the peer closed. One task at a time may wait or read: that needs no
-    /// allocation, and there may be many idle connections.
+    /// Waits until there is something to read, or the peer closed.
     ///
     /// # Errors
     /// When the socket cannot be polled.
     pub async fn readable(&self) -> io::Result<()> {
+        let mut waited = false;
         poll_fn(|cx| {
-            loop {
-                std::task::ready!(match self {
-                    Self::Unix(s) => s.poll_readable(cx),
-                    Self::Tcp(s) => s.poll_readable(cx),
-                })?;
-                // It may say so of something that was read since.
-                if !matches!(self.peek(), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
-                    return Poll::Ready(Ok(()));
-                }
+            // What was told while this waits was read by nobody.
+            if waited && self.may_read() {
+                return Poll::Ready(Ok(()));
             }
+            let peeked = match self {
+                Self::Unix(s) => s.poll_read_with(cx, peek),
+                Self::Tcp(s) => s.poll_read_with(cx, peek),
+            };
+            waited = peeked.is_pending();
+            peeked
         })
         .await
     }
 
-    fn peek(&self) -> io::Result<usize> {
-        let mut byte = [0];
-        let (n, _) = match self {
-            Self::Unix(s) => rustix::net::recv(s.get_ref(), &mut byte, RecvFlags::PEEK)?,
-            Self::Tcp(s) => rustix::net::recv(s.get_ref(), &mut byte, RecvFlags::PEEK)?,
-        };
-        Ok(n)
+    fn may_read(&self) -> bool {
+        match self {
+            Self::Unix(s) => s.may_read(),
+            Self::Tcp(s) => s.may_read(),
+        }
     }
 
     /// Reads if bytes are there now; never waits.
@@ -123,6 +123,12 @@ impl Stream {
     }
 }
 
+/// Whether something can be read, or an error.
+fn peek(socket: &impl AsFd) -> io::Result<()> {
+    rustix::net::recv(socket, &mut [0; 1], RecvFlags::PEEK)?;
+    Ok(())
+}
+
 /// Pause before a full listen queue is tried again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
 
@@ -133,7 +139,7 @@ async fn connect_unix(path: &Path) -> io::Result<Async<UnixStream>> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         match rustix::net::connect(&socket, &address) {
-            Ok(()) => return Async::new_nonblocking(UnixStream::from(socket)),
+            Ok(()) => return Ok(Async::new_nonblocking(UnixStream::from(socket))),
             Err(rustix::io::Errno::AGAIN) => Timer::after(QUEUE_FULL_PAUSE).await,
             Err(e) => return Err(e.into()),
         };

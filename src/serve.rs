@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_executor::StaticExecutor;
-use async_io::{Async, Timer};
-use async_signal::{Signal, Signals};
-use futures_lite::{FutureExt, StreamExt};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use futures_lite::FutureExt;
+use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 
 use crate::backend::docker::Docker;
 use crate::backend::{Backend, process};
@@ -24,9 +22,11 @@ use crate::http_server::{self, Service};
 use crate::inherited::Inherited;
 use crate::management::{Facts, Management};
 use crate::provision::Provision;
+use crate::reactor::{self, Async, Timer};
 use crate::reload::{Reload, deploy_bounds, management_settings};
 use crate::service_manager::ServiceManager;
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 use crate::store::Store;
 use crate::tokens::Tokens;
 use crate::worker::Workers;
@@ -50,7 +50,7 @@ pub fn run(layers: Layers, configured: Configured) -> Result<(), String> {
     let manager = ServiceManager::from_environment();
     let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
     let served = serve(layers, configured, inherited, &manager, executor);
-    async_io::block_on(executor.run(served.or(manager.watchdog())))
+    reactor::block_on(executor.run(served.or(manager.watchdog())))
 }
 
 /// What all parts of the server share.
@@ -75,8 +75,8 @@ async fn serve(
 ) -> Result<(), String> {
     let Configured { config, settings } = configured;
     raise_file_limit();
-    let mut signals =
-        Signals::new([Signal::Int, Signal::Term, Signal::Hup]).map_err(|e| format!("cannot wait for signals: {e}"))?;
+    let signals =
+        Signals::new([Signal::INT, Signal::TERM, Signal::HUP]).map_err(|e| format!("cannot wait for signals: {e}"))?;
     let store = Arc::new(Store::open(&config.state_dir)?);
     let workers = Workers::new();
     let backend = choose_backend(&config, &store, &workers, executor).await?;
@@ -96,13 +96,13 @@ async fn serve(
         manager,
         began: Instant::now(),
     };
-    server.run(&mut signals, store, workers, inherited, layers, settings).await
+    server.run(&signals, store, workers, inherited, layers, settings).await
 }
 
 impl Server<'_> {
     async fn run(
         &self,
-        signals: &mut Signals,
+        signals: &Signals,
         store: Arc<Store>,
         workers: Workers,
         mut inherited: Inherited,
@@ -273,23 +273,23 @@ impl Server<'_> {
 
 /// Waits for the signal that stops the server, and reloads at each SIGHUP before; names the signal.
 async fn until_stopped(
-    signals: &mut Signals,
+    signals: &Signals,
     mut reload: Reload,
     workers: &Workers,
     manager: &ServiceManager,
 ) -> &'static str {
     loop {
         match signals.next().await {
-            Some(Ok(Signal::Hup)) if reload.is_of_use() => {
+            Ok(Signal::HUP) if reload.is_of_use() => {
                 manager.reloading();
                 reload.reload(workers).await;
                 manager.reloaded();
             }
             // A terminal that is closed sends it to what runs there.
-            Some(Ok(Signal::Hup)) => {
+            Ok(Signal::HUP) => {
                 return "SIGHUP, and there is no --config, --functions or --token-file to read again";
             }
-            Some(Ok(Signal::Int)) => return "SIGINT",
+            Ok(Signal::INT) => return "SIGINT",
             _ => return "SIGTERM",
         }
     }

@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use async_io::Timer;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::Var;
+use crate::reactor::Timer;
 
 /// The socket of the service manager, if there is one. Handlers are started without our variables, so it is ours alone.
 #[derive(Debug)]

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn the_result_comes_from_another_thread() {
         let here = thread::current().id();
-        let there = async_io::block_on(Workers::new().unblock(|| thread::current().id())).unwrap();
+        let there = crate::reactor::block_on(Workers::new().unblock(|| thread::current().id())).unwrap();
         assert_ne!(here, there);
     }
 
@@ -79,7 +79,7 @@ mod tests {
             .map(|n| {
                 let (workers, running, most) = (workers.clone(), running.clone(), most.clone());
                 thread::spawn(move || {
-                    async_io::block_on(workers.unblock(move || {
+                    crate::reactor::block_on(workers.unblock(move || {
                         most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         thread::yield_now();
                         running.fetch_sub(1, Ordering::SeqCst);
@@ -100,18 +100,19 @@ mod tests {
         for _ in 0..Workers::MAX {
             let gate = gate.clone();
             let wait = workers.unblock(move || gate.recv_blocking());
-            assert!(async_io::block_on(future::poll_once(wait)).is_none());
+            assert!(crate::reactor::block_on(future::poll_once(wait)).is_none());
         }
-        assert!(async_io::block_on(future::poll_once(workers.unblock(|| ()))).is_none());
+        assert!(crate::reactor::block_on(future::poll_once(workers.unblock(|| ()))).is_none());
         drop(release);
-        async_io::block_on(workers.unblock(|| ())).unwrap();
+        crate::reactor::block_on(workers.unblock(|| ())).unwrap();
     }
 
     #[test]
     fn work_that_panics_is_an_error_and_gives_its_place_back() {
         let workers = Workers::new();
         for _ in 0..2 * Workers::MAX {
-            let result: io::Result<()> = async_io::block_on(workers.unblock(|| panic!("as expected by this test")));
+            let result: io::Result<()> =
+                crate::reactor::block_on(workers.unblock(|| panic!("as expected by this test")));
             assert!(result.is_err());
         }
     }

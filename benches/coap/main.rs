@@ -52,7 +52,7 @@ fn serve(socket: &str, rate: u32) {
     std::io::stdout().flush().unwrap();
     let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
     let serve = coap.serve(executor, fake, Budget::new(2 << 20), Shutdown::new());
-    async_io::block_on(executor.run(serve));
+    tinyfaas::reactor::block_on(executor.run(serve));
 }
 
 fn ours(fake: &Fake, rate: u32) -> Server {

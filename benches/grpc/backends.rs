@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use async_executor::{Executor, StaticExecutor};
-use async_io::{Async, block_on};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use tinyfaas::budget::Budget;
@@ -19,6 +18,7 @@ use tinyfaas::front::grpc::{Config, serve};
 use tinyfaas::function::{Limits, Name};
 use tinyfaas::h2_socket::Socket;
 use tinyfaas::net::Address;
+use tinyfaas::reactor::{Async, block_on};
 use tinyfaas::shutdown::Shutdown;
 use tinyfaas::wire::grpc::message::{Response as Answer, framed};
 

@@ -5,8 +5,8 @@
 //! there is a place for it, queues keep their bounds, and what was replaced says when its last call ended.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -466,13 +466,6 @@ impl Story {
 
 /// Tells the story that `bytes` spell, two bytes a step.
 pub fn run(bytes: &[u8]) {
-    static FIRST: Once = Once::new();
-    // A timer that is never the next one to go off spares the others a system call each.
-    FIRST.call_once(|| {
-        let mut timer = Box::new(async_io::Timer::after(TIMEOUT / 2));
-        let _ = Pin::new(&mut *timer).poll(&mut Context::from_waker(Waker::noop()));
-        Box::leak(timer);
-    });
     let mut story = Story::new();
     for step in bytes.chunks_exact(2) {
         story.step(step[0], step[1]);

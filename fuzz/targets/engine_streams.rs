@@ -112,7 +112,7 @@ pub fn run(input: &[u8]) {
     let head: &[u8] = if kind % 5 == 4 { b"" } else { b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" };
     *ANSWER.lock().unwrap_or_else(PoisonError::into_inner) = [head, bytes, &[step]].concat();
     let most = bytes.len() + 2;
-    async_io::block_on(EXECUTOR.run(async {
+    tinyfaas::reactor::block_on(EXECUTOR.run(async {
         match kind % 5 {
             0 | 4 => {
                 let options = LogsOptions { stdout: true, stderr: true, timestamps: true, ..Default::default() };

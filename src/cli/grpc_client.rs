@@ -7,7 +7,6 @@ use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use async_io::{Async, Timer};
 use bytes::{BufMut, Bytes};
 use futures_lite::FutureExt;
 use h2::RecvStream;
@@ -18,6 +17,7 @@ use prost::Message;
 
 use super::error::{Error, ErrorKind};
 use crate::h2_socket::Socket;
+use crate::reactor::{Async, Timer};
 use crate::wire::grpc::descriptor::TINYFAAS;
 use crate::wire::grpc::frame::MessageDecoder;
 use crate::wire::grpc::message::{Data, Response, framed};
@@ -55,7 +55,7 @@ pub(super) fn invoke(host: &str, port: u16, function: &str, body: Vec<u8>, metad
         let call = async { client.call(function, body.into(), metadata, Some(ANSWER_TIMEOUT)).await.map_err(broke) };
         call.or(moving).await
     };
-    let status = match async_io::block_on(work)?.payload() {
+    let status = match crate::reactor::block_on(work)?.payload() {
         Ok(payload) => return Ok(payload),
         Err(status) => status,
     };

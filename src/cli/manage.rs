@@ -98,7 +98,7 @@ impl Clean {
         let engine = EngineAddress::parse(text.as_deref().unwrap_or(EngineAddress::DEFAULT)).map_err(Error::usage)?;
         let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
         let clean = docker::clean(engine, executor, Workers::new(), self.instance.as_deref());
-        let removed = async_io::block_on(executor.run(clean)).map_err(|e| {
+        let removed = crate::reactor::block_on(executor.run(clean)).map_err(|e| {
             let unreachable = e.kind == BackendErrorKind::Unreachable;
             Error::new(if unreachable { ErrorKind::Unreachable } else { ErrorKind::Failed }, e.text)
         })?;

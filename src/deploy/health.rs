@@ -3,10 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
 use crate::net::{Address, Stream};
+use crate::reactor::Timer;
 use crate::wire::http1;
 
 /// First pause between two rounds, and the longest one. A handler of `binary` is ready within a few milliseconds.

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_io::Timer;
 use futures_lite::FutureExt;
 
 use super::supervise::BackOff;
 use super::{Active, Deployer, State};
+use crate::reactor::Timer;
 
 impl Deployer {
     /// Keeps a version's handlers only while it is called, until it is retired. `asleep` where it has none now.

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use async_io::Timer;
-
 use super::supervise::BackOff;
 use super::{Deployer, lock};
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::function::Deployment;
+use crate::reactor::Timer;
 
 /// Something that is to be removed. There are as many as the engine really has: nothing is started while it is away.
 pub(super) enum Left {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use futures_lite::FutureExt;
 
 use super::supervise::BackOff;
@@ -11,6 +10,7 @@ use super::{Active, Busy, DeployError, Deployer, health};
 use crate::backend::{BackendErrorKind, Found};
 use crate::dispatch::Handler;
 use crate::function::{Deployment, Name};
+use crate::reactor::Timer;
 
 /// How long a handler that still runs may take to say that it is well: it may be busy with a call.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use futures_lite::FutureExt;
 
 use super::{DeployError, Deployer, health};
 use crate::backend::Started;
 use crate::dispatch::Handler;
 use crate::function::Deployment;
+use crate::reactor::Timer;
 
 /// Lines and bytes of a handler's log that a failed deployment returns.
 const LOG_LINES: usize = 40;

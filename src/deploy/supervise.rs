@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use futures_lite::FutureExt;
 
 use super::{Active, DeployError, Deployer};
 use crate::dispatch::{Function, Handler};
+use crate::reactor::Timer;
 use crate::shutdown::Shutdown;
 
 /// First pause before a handler that ended is started again, and the longest one.

@@ -6,7 +6,6 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_io::Timer;
 use futures_lite::future;
 
 use super::*;
@@ -16,6 +15,7 @@ use crate::call::{Body, Call, Failure, Method, Protocol};
 use crate::function::Limits;
 use crate::function::Runtime;
 use crate::net::Address;
+use crate::reactor::Timer;
 use crate::store::disk::BROKEN;
 use crate::wire::headers::Headers;
 use crate::wire::zip::Writer;
@@ -208,7 +208,7 @@ impl Stage {
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        async_io::block_on(self.executor.run(future))
+        crate::reactor::block_on(self.executor.run(future))
     }
 
     /// What a start does with what is stored.

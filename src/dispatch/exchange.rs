@@ -9,14 +9,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use async_io::Timer;
-use futures_lite::{AsyncRead, AsyncWrite, FutureExt, Stream as _};
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 
 use super::counts::Metered;
 use super::table::Lease;
 use crate::buffers::{Buffer, Buffers};
 use crate::call::{Body, BodyStream, Call, Failure, FailureKind};
 use crate::net::Stream;
+use crate::reactor::Timer;
 use crate::wire::chunked::{self, ChunkDecoder};
 use crate::wire::headers::Headers;
 use crate::wire::http1::{self, Framing};
@@ -358,8 +358,8 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(n))
             }
             Poll::Ready(Err(_)) => Poll::Ready(Ok(0)),
-            Poll::Pending => match Pin::new(&mut self.deadline).poll_next(cx) {
-                Poll::Ready(_) => {
+            Poll::Pending => match Pin::new(&mut self.deadline).poll(cx) {
+                Poll::Ready(()) => {
                     self.reusable = false;
                     if let Some(lease) = &self.lease {
                         lease.handler().doubt(false);

@@ -19,13 +19,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use async_io::Timer;
 use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
 
 use crate::buffers::Buffers;
 use crate::call::{Call, Failure, FailureKind, Protocol};
 use crate::function::Name;
+use crate::reactor::Timer;
 use counts::Metered;
 
 /// Sends calls to handlers.

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
 
-use async_io::block_on;
 use futures_lite::future;
 
 use super::*;
 use crate::function::Limits;
 use crate::net::Address;
+use crate::reactor::block_on;
 
 type Waiting<'a> = Pin<Box<dyn Future<Output = Result<(Lease, Instant), Failure>> + 'a>>;
 
@@ -196,7 +196,7 @@ fn connections_that_no_call_needs_are_closed_but_for_one() {
     let pairs: Vec<_> = (0..5).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect();
     let keep = |n: usize| {
         let stream = pairs[n].0.try_clone().unwrap();
-        handler.keep(crate::net::Stream::Unix(async_io::Async::new(stream).unwrap()), 4);
+        handler.keep(crate::net::Stream::Unix(crate::reactor::Async::new(stream).unwrap()), 4);
     };
     (0..5).for_each(keep);
     assert_eq!(handler.idle_connections().len(), 4, "it takes four calls at once");

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use event_listener::Event;
 
 use super::queue::Queue;
 use super::sleep::Sleep;
 use crate::function::{Limits, Name};
 use crate::net::{Address, Stream};
+use crate::reactor::Timer;
 use crate::tokens::{self, Digest};
 
 /// Idle connections kept to one handler, and no more than it takes calls at once. A new connection costs more than a call.

@@ -7,13 +7,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use async_io::block_on;
 use futures_lite::future;
 
 use super::*;
 use crate::call::{Body, BodyStream, Method, Protocol};
 use crate::function::Limits;
 use crate::net::Address;
+use crate::reactor::block_on;
 use crate::wire::headers::Headers;
 
 /// A handler that a test scripts: one thread a connection, which runs `script` until it returns false.

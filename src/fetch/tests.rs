@@ -14,7 +14,7 @@ pub(super) fn config() -> Config {
 }
 
 pub(super) fn fetch(url: &str, config: &Config) -> Result<Vec<u8>, Error> {
-    async_io::block_on(async {
+    crate::reactor::block_on(async {
         let mut download = open(&Url::parse(url).unwrap(), config).await?;
         let (mut out, length) = (Vec::new(), download.length());
         let n = download.save(&mut out).await?;

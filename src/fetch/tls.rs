@@ -3,13 +3,13 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use async_io::Async;
 use futures_rustls::TlsConnector;
 use futures_rustls::pki_types::pem::PemObject;
 use futures_rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{Config, Connection, Error, ErrorKind};
+use crate::reactor::Async;
 use crate::wire::url::Url;
 
 /// Does the handshake. What it needs is made for each download and goes with it.

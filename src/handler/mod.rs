@@ -9,19 +9,19 @@ mod connection;
 mod exchange;
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use async_signal::{Signal, Signals};
-use futures_lite::StreamExt;
+use rustix::process::Signal;
+use signal_hook::low_level::pipe;
 
 use self::child::Children;
 use self::connection::Socket;
@@ -78,7 +78,7 @@ fn start(args: &[String]) -> Result<Infallible, String> {
         connections: Slots::new(MAX_CONNECTIONS),
     });
     // Before anybody can connect: nobody sees a handler that does not end when told to.
-    let signals = Signals::new([Signal::Term]).map_err(|e| format!("cannot wait for signals: {e}"))?;
+    let signals = term_signals().map_err(|e| format!("cannot wait for signals: {e}"))?;
     end_with_the_runtime();
     let listener = Listener::open().map_err(|e| format!("cannot listen: {e}"))?;
     let accepting = Arc::clone(&shared);
@@ -92,7 +92,7 @@ fn start(args: &[String]) -> Result<Infallible, String> {
 /// Where the kernel is to kill us when the runtime dies (the jail asks for that), be told to end instead: killed, we
 /// would leave the children behind.
 fn end_with_the_runtime() {
-    use rustix::process::{Signal, parent_process_death_signal, set_parent_process_death_signal};
+    use rustix::process::{parent_process_death_signal, set_parent_process_death_signal};
     if let Ok(Some(_)) = parent_process_death_signal() {
         // Refused, it stays as it was.
         let _ = set_parent_process_death_signal(Some(Signal::TERM));
@@ -107,9 +107,17 @@ fn concurrency() -> Result<usize, String> {
         .ok_or_else(|| format!("bad TINYFAAS_CONCURRENCY {text:?}: use a number above 0"))
 }
 
+/// What gets a byte when SIGTERM comes.
+fn term_signals() -> io::Result<UnixStream> {
+    let (told, tell) = UnixStream::pair()?;
+    pipe::register(Signal::TERM.as_raw(), tell)?;
+    Ok(told)
+}
+
 /// The children are in process groups of their own, so whoever ends us does not end them: we do.
-fn wait_for_end(mut signals: Signals, children: &Children) -> ! {
-    async_io::block_on(signals.next());
+fn wait_for_end(mut signals: UnixStream, children: &Children) -> ! {
+    // Broken, it could tell of no end: then it is one.
+    let _ = signals.read_exact(&mut [0]);
     children.kill_all();
     std::process::exit(0)
 }

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_io::Timer;
-use futures_lite::{AsyncRead, Stream as _};
+use futures_lite::AsyncRead;
 
 use super::{Input, Shape};
 use crate::call::BodyStream;
 use crate::clients::Seat;
 use crate::net::Stream;
+use crate::reactor::Timer;
 use crate::wire::chunked::ChunkDecoder;
 use crate::wire::http1::Framing;
 
@@ -218,7 +218,7 @@ impl BodyStream for RequestBody<'_> {
             Poll::Pending => {
                 let patience = self.patience;
                 let pause = self.pause.get_or_insert_with(|| Timer::after(patience));
-                if Pin::new(pause).poll_next(cx).is_pending() {
+                if Pin::new(pause).poll(cx).is_pending() {
                     self.behind = MAKES_UP;
                     self.seat.stall();
                     futures_lite::ready!(self.seat.poll_evicted(cx));

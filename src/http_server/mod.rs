@@ -18,7 +18,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
-use async_io::{Async, Timer};
 use futures_lite::future::poll_once;
 use futures_lite::{AsyncReadExt, FutureExt};
 
@@ -26,6 +25,7 @@ use crate::budget::{Budget, Share};
 use crate::buffers::{Buffer, Buffers};
 use crate::clients::{Client, Seat, Seats};
 use crate::net::Stream;
+use crate::reactor::{Async, Timer};
 use crate::shutdown::Shutdown;
 use crate::wire::headers::Headers;
 use crate::wire::http1::{self, Refusal};

@@ -62,7 +62,7 @@ fn start(bounds: Bounds) -> Running {
         let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
         let listener = Async::new(listener).unwrap();
         let server = run(listener, Arc::new(Echo), bounds, Buffers::default(), executor, stop);
-        async_io::block_on(executor.run(server));
+        crate::reactor::block_on(executor.run(server));
     });
     Running { addr, shutdown, thread: Some(thread) }
 }

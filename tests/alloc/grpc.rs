@@ -4,11 +4,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use async_io::block_on;
 use bytes::Bytes;
 use futures_lite::future;
 use tinyfaas::cli::grpc_client::Client;
 use tinyfaas::front::grpc::Config;
+use tinyfaas::reactor::block_on;
 use tinyfaas::wire::grpc::status::Code;
 
 use crate::ALLOCATOR;

@@ -34,7 +34,7 @@ impl Front {
         let thread = std::thread::spawn(move || {
             let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
             let serve = coap.serve(executor, dispatch, Budget::new(1 << 20), until);
-            async_io::block_on(executor.run(serve));
+            tinyfaas::reactor::block_on(executor.run(serve));
         });
         Self { fake, addr, stop, thread: Some(thread) }
     }

@@ -16,12 +16,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_executor::StaticExecutor;
-use async_io::Timer;
 use futures_lite::FutureExt;
 use tinyfaas::backend::docker::{self, Config, Docker, EngineAddress, Network, Reach};
 use tinyfaas::backend::{Backend, BackendErrorKind, LogLine, Started};
 use tinyfaas::function::{Deployment, Limits, Name, Origin, Runtime};
 use tinyfaas::net::Address;
+use tinyfaas::reactor::Timer;
 use tinyfaas::store::Store;
 use tinyfaas::worker::Workers;
 
@@ -38,7 +38,7 @@ static EXECUTOR: StaticExecutor = StaticExecutor::new();
 
 /// Runs `test` on the executor, within [`PATIENCE`] for each of its steps.
 fn run<T>(test: impl Future<Output = T>) -> T {
-    async_io::block_on(EXECUTOR.run(test))
+    tinyfaas::reactor::block_on(EXECUTOR.run(test))
 }
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use async_executor::Executor;
-use async_io::{Async, Timer, block_on};
 use bytes::Bytes;
 use futures_lite::FutureExt;
 use tinyfaas::budget::Budget;
@@ -21,6 +20,7 @@ use tinyfaas::dispatch::{Dispatch, Function, Handler};
 use tinyfaas::front::grpc::{self, Config};
 use tinyfaas::function::{Limits, Name};
 use tinyfaas::net::Address;
+use tinyfaas::reactor::{Async, Timer, block_on};
 use tinyfaas::shutdown::Shutdown;
 use tinyfaas::wire::headers::Headers;
 

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
-use async_io::Timer;
 use bollard::Docker as Client;
 use bollard::errors::Error;
 use futures_lite::{FutureExt, Stream, StreamExt};
@@ -14,6 +13,7 @@ use futures_lite::{FutureExt, Stream, StreamExt};
 use super::address::EngineAddress;
 use super::transport::{ApiVersion, Inert, Transport};
 use crate::backend::{BackendError, BackendErrorKind, Boxed};
+use crate::reactor::Timer;
 use crate::worker::Workers;
 
 /// The oldest API that has all that is used (an init in the container came with it). Engine 1.13 of 2017.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_io::Timer;
 use bollard::models::{ContainerConfig, ContainerCreateBody, Mount, MountType};
 use bollard::query_parameters::{CommitContainerOptions, CreateContainerOptions, StartContainerOptions};
 use futures_lite::FutureExt;
@@ -15,6 +14,7 @@ use super::whole::whole;
 use super::{Inner, Network, files, labels, network};
 use crate::backend::{BackendError, BackendErrorKind, Boxed, LogLine};
 use crate::function::Deployment;
+use crate::reactor::Timer;
 use crate::runtimes::{Dependencies, needs_install, spec};
 use crate::wire::zip;
 

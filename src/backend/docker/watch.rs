@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_channel::{Receiver, Sender};
-use async_io::Timer;
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
 use event_listener::Event;
@@ -15,6 +14,7 @@ use futures_lite::FutureExt;
 
 use super::engine::Fault;
 use super::{Inner, labels};
+use crate::reactor::Timer;
 
 /// Pause before the events are asked for again, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

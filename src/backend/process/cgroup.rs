@@ -9,10 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use async_io::Timer;
 use rustix::process::{Pid, Signal};
 
 use crate::function::Limits;
+use crate::reactor::Timer;
 
 /// The controllers that limits need.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -337,7 +337,7 @@ mod tests {
         let fake = Fake::new("remove", "");
         let cgroups = Cgroups::below(&fake.0, "i").unwrap();
         let cgroup = cgroups.make("h", &limits()).unwrap();
-        async_io::block_on(cgroup.remove());
+        crate::reactor::block_on(cgroup.remove());
         assert!(!cgroup.0.exists());
         fs::create_dir(cgroups.dir.join("left")).unwrap();
         let again = Cgroups::below(&fake.0, "i").unwrap();

@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
-use async_io::{Async, Timer};
 use event_listener::Event;
 use futures_lite::FutureExt;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -18,6 +17,7 @@ use super::cgroup::Cgroup;
 use super::jail::Jail;
 use super::log::Tail;
 use crate::backend::resident;
+use crate::reactor::{Async, Timer};
 
 /// How often a child is looked at on kernels before 5.3, which have no pidfd.
 const LOOK: Duration = Duration::from_millis(200);
@@ -161,15 +161,14 @@ impl Child {
 /// Waits for the end of the process and reaps it.
 async fn wait(process: &mut std::process::Child, pid: Pid) -> io::Result<ExitStatus> {
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok().and_then(|fd| Async::new(fd).ok());
+    let mut ended = || process.try_wait()?.ok_or_else(|| io::ErrorKind::WouldBlock.into());
+    if let Some(pidfd) = pidfd {
+        return pidfd.read_with(|_| ended()).await;
+    }
     loop {
-        if let Some(status) = process.try_wait()? {
-            return Ok(status);
-        }
-        match &pidfd {
-            Some(pidfd) => pidfd.readable().await?,
-            None => {
-                Timer::after(LOOK).await;
-            }
+        match ended() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Timer::after(LOOK).await,
+            status => return status,
         }
     }
 }

@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
-use async_io::Timer;
 use futures_lite::FutureExt;
 
 use self::cgroup::Cgroups;
@@ -28,6 +27,7 @@ use self::jail::Jail;
 use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, LogLine, Started};
 use crate::function::{Deployment, Name, Runtime};
 use crate::net::Address;
+use crate::reactor::Timer;
 use crate::runtimes::{self, Content};
 use crate::store::archive_len;
 use crate::unpack::Unpack;

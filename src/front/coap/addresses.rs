@@ -5,9 +5,10 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 
-use async_io::Async;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
+
+use crate::reactor::Async;
 
 /// A socket on which the kernel tells that addresses come and go (rtnetlink(7)).
 #[derive(Debug)]
@@ -33,9 +34,15 @@ impl News {
     /// # Errors
     /// The socket is broken.
     pub async fn wait(&self) -> io::Result<()> {
-        self.0.readable().await?;
-        // Messages that found no room, or no place in the buffer, are news as well.
-        while !matches!(net::recv(&self.0, &mut [0; 64], RecvFlags::DONTWAIT), Err(rustix::io::Errno::AGAIN)) {}
+        let more = || net::recv(&self.0, &mut [0; 64], RecvFlags::DONTWAIT).map(drop);
+        self.0
+            .read_with(|_| match more() {
+                Err(rustix::io::Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+                // Messages that found no room, or no place in the buffer, are news as well.
+                _ => Ok(()),
+            })
+            .await?;
+        while !matches!(more(), Err(rustix::io::Errno::AGAIN)) {}
         Ok(())
     }
 }

@@ -9,10 +9,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_io::Async;
 use rustix::net::{self, sockopt};
 
 use super::addresses;
+use crate::reactor::Async;
 use crate::wire::coap::{Outbox, Peer};
 
 /// One socket.

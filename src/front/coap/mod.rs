@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_executor::{StaticExecutor, Task};
-use async_io::Timer;
 use event_listener::Event;
 use futures_lite::{FutureExt, future};
 
 use crate::budget::Budget;
 use crate::dispatch::Dispatch;
+use crate::reactor::Timer;
 use crate::shutdown::Shutdown;
 use crate::wire::coap::{self, Datagram, Job, Millis, Peer, Resources, Server};
 use addresses::News;

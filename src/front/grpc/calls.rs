@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use async_io::Timer;
 use bytes::Bytes;
 use futures_lite::FutureExt;
 use http::header::AUTHORIZATION;
@@ -16,6 +15,7 @@ use super::stream::{Answer, Asked, Gone};
 use crate::budget::Share;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
 use crate::dispatch::Reply;
+use crate::reactor::Timer;
 use crate::tokens::bearer;
 use crate::wire::grpc::message::{Data, Field, ResponseBuilder};
 use crate::wire::grpc::metadata;

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
 use event_listener::EventListener;
-use futures_lite::{FutureExt, Stream as _};
+use futures_lite::FutureExt;
 use h2::server::Connection;
 use h2::{Ping, PingPong, Reason};
 
@@ -17,6 +16,7 @@ use super::peer::Peer;
 use super::stream::{self, Piece};
 use super::{Config, Door};
 use crate::h2_socket::Socket;
+use crate::reactor::{Async, Timer};
 
 /// Streams reset by the peer before we looked at them; `h2` closes the connection at more (CVE-2023-44487). A connection
 /// looks at its streams each time it reads, so a client that is well has none.
@@ -141,7 +141,7 @@ impl<'a> Driver<'a> {
                 self.wake = self.peer.wake.listen();
                 continue;
             }
-            if Pin::new(&mut self.tick).poll_next(cx).is_pending() {
+            if Pin::new(&mut self.tick).poll(cx).is_pending() {
                 return Poll::Pending;
             }
             match self.look_at_the_clock(cx, Instant::now()) {

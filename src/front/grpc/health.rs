@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_io::Timer;
 use futures_lite::FutureExt;
 use http::HeaderMap;
 use prost::Message;
@@ -11,6 +10,7 @@ use super::Door;
 use super::calls::before;
 use super::question::Question;
 use super::stream::{Answer, Asked, Gone};
+use crate::reactor::Timer;
 use crate::wire::grpc::descriptor::{HEALTH, TINYFAAS};
 use crate::wire::grpc::message::{HealthCheckRequest, HealthCheckResponse, ServingStatus, framed};
 use crate::wire::grpc::status::{Code, Status};

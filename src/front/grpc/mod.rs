@@ -16,13 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
-use async_io::{Async, Timer};
 use event_listener::Event;
 use futures_lite::FutureExt;
 
 use crate::budget::Budget;
 use crate::clients::{Client, Seats};
 use crate::dispatch::Dispatch;
+use crate::reactor::{Async, Timer};
 use crate::shutdown::Shutdown;
 use peer::Peer;
 

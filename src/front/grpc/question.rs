@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_io::Timer;
 use bytes::Bytes;
 use futures_lite::FutureExt;
 use h2::RecvStream;
@@ -10,6 +9,7 @@ use http::HeaderMap;
 
 use super::Door;
 use crate::budget::{Budget, Share};
+use crate::reactor::Timer;
 use crate::wire::grpc::frame::{FrameError, MessageDecoder};
 use crate::wire::grpc::gzip::{self, GzipError};
 use crate::wire::grpc::status::{Code, Status};

@@ -5,7 +5,6 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use bytes::{Buf, Bytes};
 use futures_lite::FutureExt;
 use h2::server::SendResponse;
@@ -17,6 +16,7 @@ use super::peer::Busy;
 use super::question::{Encoding, Question};
 use super::{Door, calls, health, reflection};
 use crate::budget::Share;
+use crate::reactor::Timer;
 use crate::wire::grpc::descriptor::{HEALTH, REFLECTION, REFLECTION_ALPHA, TINYFAAS};
 use crate::wire::grpc::status::{self, Code, Status};
 use crate::wire::grpc::timeout;
