@@ -10,7 +10,7 @@ use tinyfaas::wire::coap::message::{Code, Kind, Message, Token, Writer};
 pub enum Pattern {
     Ping,
     Discovery,
-    /// Function `echo`, 16 bytes there and back.
+    /// Function `small`, 16 bytes there.
     Call,
     /// libcoap's resource.
     Time,
@@ -66,7 +66,7 @@ impl Endpoint {
                     .option(11, b"core");
             }
             Pattern::Call => Writer::new(&mut self.buf, Kind::Con, Code::POST, self.id, &token)
-                .option(11, b"echo")
+                .option(11, b"small")
                 .payload(b"0123456789abcdef"),
             Pattern::Time => {
                 Writer::new(&mut self.buf, Kind::Con, Code::GET, self.id, &token).option(11, b"time");
@@ -183,19 +183,4 @@ pub fn phase(addr: SocketAddr, phase: usize, count: usize, requests: usize) -> u
         })
         .collect();
     polling(&mut endpoints, Pattern::Call, |done| done < requests, &mut Vec::new())
-}
-
-/// Pings until there is an answer.
-pub fn until_it_answers(addr: SocketAddr) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(addr).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    for _ in 0..100 {
-        let _ = socket.send(b"\x40\0\x12\x34");
-        if socket.recv(&mut [0; 64]).is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{addr} does not answer");
 }

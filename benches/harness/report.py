@@ -51,8 +51,6 @@ class Report:
     def __init__(self, bench):
         self.bench, self.records = bench, []
         subprocess.run([ROOT / "benches/quiet"], check=True)
-        if (load := os.getloadavg()[0]) > 0.5:
-            print(f"**This machine is busy (load {load:.1f}): the figures are worth little.**\n")
 
     def add(self, table, case, who, figures, **more):
         record = {"bench": self.bench, "table": table, "case": case, "who": who, **figures, **more}

@@ -21,9 +21,8 @@ class Stage:
     def tinyfaas(self, *flags):
         """Our server, ready to be called."""
         folder = f"{self.folder}/tinyfaas-{len(os.listdir(self.folder))}"
-        # As many connections to the handler as the others may make, and no bound on the datagrams of one address.
-        bounds = ["--concurrency", "128", "--coap-rate", "0"]
-        with Tinyfaas(release(), folder, [*self.engine.flags, *bounds, *flags]) as server:
+        # As many connections to the handler as the others may make.
+        with Tinyfaas(release(), folder, [*self.engine.flags, "--concurrency", "128", *flags]) as server:
             for name in self.backend.sockets:
                 server.deploy(name, "python3", {"fn.py": "\n"})
             yield server

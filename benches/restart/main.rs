@@ -5,9 +5,6 @@
 #[path = "../../tests/it/board.rs"]
 mod board;
 mod callers;
-#[path = "../server/mod.rs"]
-#[allow(dead_code)]
-mod server;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -28,7 +25,6 @@ const ROUNDS: usize = 5;
 const CALLERS: usize = 4;
 
 fn main() {
-    server::warn_if_busy();
     let calls = std::env::var("CALLS").map_or(100_000, |n| n.parse().unwrap());
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let wants = |what: &str| asked.is_empty() || asked.iter().any(|arg| arg == what);
