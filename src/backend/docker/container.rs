@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bollard::models::{
-    ContainerCreateBody, ContainerSummary, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding,
-};
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding};
 use bollard::query_parameters::{
-    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
+    CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
 
+use super::ask::{Container, filtered};
 use super::engine::{Fault, one_line};
 use super::whole::whole;
 use super::{Config, Inner, Network, Reach, cgroup, files, image, labels, network, transport};
@@ -261,8 +260,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 /// Where the handler `id` may listen. Empty where it exited at once and had no socket.
 async fn addresses(inner: &Inner, id: &str) -> Result<Vec<Address>, BackendError> {
     let filters = HashMap::from([("name".to_string(), vec![format!("^/{id}$")])]);
-    let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-    let found = inner.call(Box::pin(inner.engine.client.list_containers(Some(options)))).await?;
+    let found: Vec<Container> = inner.ask(filtered("/containers/json?all=true", &filters)).await?;
     match found.first() {
         Some(summary) => addresses_of(inner, id, summary).await,
         None => Err(machine(&format!("the container {id} was removed by somebody else while it started"))),
@@ -273,30 +271,29 @@ async fn addresses(inner: &Inner, id: &str) -> Result<Vec<Address>, BackendError
 ///
 /// # Errors
 /// When the name of a remote engine cannot be resolved.
-pub async fn addresses_of(inner: &Inner, id: &str, summary: &ContainerSummary) -> Result<Vec<Address>, BackendError> {
+pub async fn addresses_of(inner: &Inner, id: &str, summary: &Container) -> Result<Vec<Address>, BackendError> {
     if let Some(full) = &summary.id {
         cgroup::note(inner, id, full);
     }
     let mut addresses = Vec::with_capacity(2);
-    let mounted = summary.mounts.iter().flatten().any(|m| m.destination.as_deref() == Some(SOCKET_FOLDER));
-    if mounted && let Some(folder) = socket_folder(&inner.config, id) {
+    if summary.mounts(SOCKET_FOLDER)
+        && let Some(folder) = socket_folder(&inner.config, id)
+    {
         addresses.push(Address::Unix(folder.join(SOCKET)));
     }
     // Ours does not listen on TCP as well, and asking there costs: nobody answers at an address that is used again.
-    let own = summary.labels.as_ref().and_then(|l| l.get(labels::HANDLER)).is_some_and(|l| l == labels::OWN);
+    let own = summary.label(labels::HANDLER) == Some(labels::OWN);
     if inner.config.reach == Reach::Socket || own && !addresses.is_empty() {
         return Ok(addresses);
     }
     if inner.is_remote() {
-        let port = summary.ports.iter().flatten().find(|p| p.private_port == PORT).and_then(|p| p.public_port);
-        if let (Some(port), Some(host)) = (port, inner.engine_host()) {
+        if let (Some(port), Some(host)) = (summary.published(PORT), inner.engine_host()) {
             let resolved = transport::resolve(&inner.workers, host, port).await;
             let resolved = resolved.map_err(|e| machine(&format!("cannot resolve the engine's host {host}: {e}")))?;
             addresses.extend(resolved.first().map(|a| Address::Tcp(*a)));
         }
     } else {
-        let networks = summary.network_settings.iter().flat_map(|n| n.networks.iter().flatten());
-        let ip = networks.filter_map(|(_, n)| n.ip_address.as_deref()?.parse::<IpAddr>().ok()).next();
+        let ip = summary.addresses().find_map(|ip| ip.parse::<IpAddr>().ok());
         addresses.extend(ip.map(|ip| Address::Tcp(SocketAddr::new(ip, PORT))));
     }
     Ok(addresses)

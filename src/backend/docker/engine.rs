@@ -9,8 +9,10 @@ use async_executor::StaticExecutor;
 use bollard::Docker as Client;
 use bollard::errors::Error;
 use futures_lite::{FutureExt, Stream, StreamExt};
+use serde::de::DeserializeOwned;
 
 use super::address::EngineAddress;
+use super::ask;
 use super::transport::{ApiVersion, Inert, Transport};
 use crate::backend::{BackendError, BackendErrorKind, Boxed};
 use crate::reactor::Timer;
@@ -67,6 +69,7 @@ impl From<Fault> for BackendError {
 pub struct Engine {
     /// The requests there are.
     pub client: Client,
+    transport: Transport,
     address: EngineAddress,
     version: ApiVersion,
     inert: Inert,
@@ -80,7 +83,8 @@ impl Engine {
     pub fn new(address: EngineAddress, executor: &'static StaticExecutor, workers: Workers) -> Result<Self, Fault> {
         let version = ApiVersion::default();
         let transport = Transport::new(executor, workers, address.clone(), version.clone());
-        let carry = move |request| transport.clone().request(request);
+        let carrier = transport.clone();
+        let carry = move |request| carrier.clone().request(request);
         let client = Client::connect_with_custom_transport(
             carry,
             Some("http://docker"),
@@ -89,7 +93,7 @@ impl Engine {
         );
         let client = client.map_err(|e| Fault::Other(e.to_string()))?;
         let inert = Inert::new().map_err(|e| Fault::Other(format!("cannot make a runtime handle: {e}")))?;
-        Ok(Self { client, address, version, inert })
+        Ok(Self { client, transport, address, version, inert })
     }
 
     /// Where the engine listens.
@@ -106,6 +110,16 @@ impl Engine {
         self.bounded(limit, request).await
     }
 
+    /// What the engine answers to `GET path`, within `limit`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn ask<T: DeserializeOwned>(&self, limit: Duration, path: String) -> Result<T, Fault> {
+        let answer = self.call(limit, Box::pin(ask::get(self.transport.clone(), path))).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|e| Fault::Other(format!("the Docker engine at {} said what it should not: {e}", self.address)))
+    }
+
     /// Asks for the engine's version where it is not known. It is forgotten when the engine cannot be reached: the
     /// next one at this address may be another.
     ///
@@ -115,7 +129,8 @@ impl Engine {
         if self.version.get().is_some() {
             return Ok(());
         }
-        let server = self.bounded(limit, Box::pin(self.client.version())).await?.api_version.unwrap_or_default();
+        let answer = self.bounded(limit, Box::pin(ask::get(self.transport.clone(), "/version".into()))).await?;
+        let server = serde_json::from_slice::<ask::Version>(&answer).map(|version| version.api).unwrap_or_default();
         let parsed = server.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse::<u16>().ok()?)));
         let Some(theirs) = parsed else {
             return Err(Fault::Other(format!("{} is no Docker engine: it names no API version", self.address)));

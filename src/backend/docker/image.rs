@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bollard::query_parameters::{BuildImageOptions, RemoveImageOptions};
+use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use tar::{Builder, Header};
 
@@ -92,7 +93,7 @@ pub fn function_tag(config: &Config, deployment: &Deployment) -> String {
 }
 
 async fn exists(inner: &Inner, image: &str) -> Result<bool, Fault> {
-    match inner.call(Box::pin(inner.engine.client.inspect_image(image))).await {
+    match inner.ask::<IgnoredAny>(format!("/images/{image}/json")).await {
         Ok(_) => Ok(true),
         Err(fault) if fault.is(404) => Ok(false),
         Err(fault) => Err(fault),

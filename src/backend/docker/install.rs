@@ -11,7 +11,7 @@ use super::image::{self, function_tag};
 use super::logs::{self, Tail};
 use super::watch::{self, Exit};
 use super::whole::whole;
-use super::{Inner, Network, files, labels, network};
+use super::{Inner, Network, ask, files, labels, network};
 use crate::backend::{BackendError, BackendErrorKind, Boxed, LogLine};
 use crate::function::Deployment;
 use crate::reactor::Timer;
@@ -131,7 +131,7 @@ fn body(inner: &Inner, deployment: &Deployment, base: &str, owner: Owner, how: &
 
 /// Makes an image of what was installed, which starts what `base` starts.
 async fn commit(inner: &Inner, deployment: &Deployment, base: &str, name: &str) -> Result<String, BackendError> {
-    let was = inner.call(Box::pin(inner.engine.client.inspect_image(base))).await?.config.unwrap_or_default();
+    let was = inner.ask::<ask::InspectedImage>(format!("/images/{base}/json")).await?.config.unwrap_or_default();
     let config = ContainerConfig {
         entrypoint: Some(was.entrypoint.unwrap_or_default()),
         cmd: was.cmd,

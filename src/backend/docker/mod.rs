@@ -1,6 +1,7 @@
 //! The Docker backend: each handler is a container, on this machine's engine or on another's.
 //!
 //! - `address`, `transport`, `engine`: the way to the engine's API, through bollard and without tokio's driver
+//! - `ask`: what the engine is asked, and what is read of its answers
 //! - `image`, `install`, `elf`: what containers start from
 //! - `files`: archives and build folders on their way into the engine, as streams
 //! - `container`, `cgroup`, `network`, `labels`: handlers
@@ -19,6 +20,7 @@ use std::time::Duration;
 use async_channel::Sender;
 use async_executor::StaticExecutor;
 use bollard::errors::Error;
+use serde::de::DeserializeOwned;
 
 use super::{Backend, BackendError, Boxed, Found, LogLine, Started};
 use crate::function::{Deployment, Runtime};
@@ -26,6 +28,7 @@ use crate::wire::zip;
 use crate::worker::Workers;
 
 mod address;
+mod ask;
 mod cgroup;
 mod container;
 pub mod elf;
@@ -214,6 +217,11 @@ struct Inner {
 impl Inner {
     async fn call<T>(&self, request: Boxed<'_, Result<T, Error>>) -> Result<T, Fault> {
         self.engine.call(self.config.call_timeout, request).await
+    }
+
+    /// What the engine answers to `GET path`.
+    async fn ask<T: DeserializeOwned>(&self, path: String) -> Result<T, Fault> {
+        self.engine.ask(self.config.call_timeout, path).await
     }
 
     /// Whether containers are reached by published ports.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::models::NetworkCreateRequest;
-use bollard::query_parameters::InspectNetworkOptions;
+use serde::de::IgnoredAny;
 
 use super::engine::Fault;
 use super::{Inner, Network, labels};
@@ -22,8 +22,7 @@ pub async fn ensure(inner: &Inner) -> Result<(), Fault> {
     let name = inner.config.network_name();
     // Two that find it absent would make two of one name.
     let _one = inner.making.lock().await;
-    let found = inner.call(Box::pin(inner.engine.client.inspect_network(&name, None::<InspectNetworkOptions>))).await;
-    match found {
+    match inner.ask::<IgnoredAny>(format!("/networks/{name}")).await {
         Err(fault) if fault.is(404) => {}
         other => return other.map(drop),
     }

@@ -1,33 +1,22 @@
 //! What is there of an instance, and how what is not wanted goes: at the start, and by `tinyfaas clean`.
 
-use std::collections::HashMap;
 use std::fs;
 
-use bollard::models::ContainerSummary;
-use bollard::query_parameters::{
-    ListContainersOptions, ListImagesOptions, ListNetworksOptions, RemoveContainerOptions, RemoveImageOptions,
-};
+use bollard::query_parameters::{RemoveContainerOptions, RemoveImageOptions};
 
+use super::ask::{Container, Image, Network, filtered};
 use super::engine::{Engine, Fault};
 use super::{Inner, container, image, labels, network};
 use crate::backend::{BackendError, Found, Started};
 use crate::function::{Deployment, Name, Runtime};
 
-/// Our name for a listed container.
-fn id_of(summary: &ContainerSummary) -> Option<&str> {
-    let names = summary.names.as_deref().unwrap_or_default();
-    // Links of other containers are names with a second slash.
-    names.iter().filter_map(|n| n.strip_prefix('/')).find(|n| !n.contains('/'))
-}
+/// The questions for what there is.
+const RUNNING: &str = "/containers/json";
+const ALL: &str = "/containers/json?all=true";
+const IMAGES: &str = "/images/json";
 
-fn label<'a>(labels: Option<&'a HashMap<String, String>>, key: &str) -> Option<&'a str> {
-    labels?.get(key).map(String::as_str)
-}
-
-async fn list(inner: &Inner, all: bool) -> Result<Vec<ContainerSummary>, Fault> {
-    let filters = Some(labels::filter(Some(&inner.config.instance)));
-    let options = ListContainersOptions { all, filters, ..Default::default() };
-    inner.call(Box::pin(inner.engine.client.list_containers(Some(options)))).await
+async fn list(inner: &Inner, all: bool) -> Result<Vec<Container>, Fault> {
+    inner.ask(filtered(if all { ALL } else { RUNNING }, &labels::filter(Some(&inner.config.instance)))).await
 }
 
 /// The instance's handlers that run.
@@ -37,12 +26,11 @@ async fn list(inner: &Inner, all: bool) -> Result<Vec<ContainerSummary>, Fault> 
 pub async fn running(inner: &Inner) -> Result<Vec<Found>, BackendError> {
     let mut found = Vec::new();
     for summary in list(inner, false).await? {
-        let marks = summary.labels.as_ref();
-        if label(marks, labels::HANDLER).is_none() {
+        if summary.label(labels::HANDLER).is_none() {
             continue;
         }
-        let name = label(marks, labels::FUNCTION).and_then(|n| Name::parse(n).ok());
-        if let (Some(id), Some(name), Some(digest)) = (id_of(&summary), name, label(marks, labels::DIGEST)) {
+        let name = summary.label(labels::FUNCTION).and_then(|n| Name::parse(n).ok());
+        if let (Some(id), Some(name), Some(digest)) = (summary.name(), name, summary.label(labels::DIGEST)) {
             let addresses = container::addresses_of(inner, id, &summary).await?;
             found.push(Found { started: Started { id: id.into(), addresses }, name, digest: digest.into() });
         }
@@ -60,7 +48,7 @@ pub async fn sweep(inner: &Inner, keep: &[Deployment]) -> Result<(), BackendErro
     let mut folders = Vec::new();
     let running = running(inner).await?;
     for summary in list(inner, true).await? {
-        let Some(id) = id_of(&summary) else { continue };
+        let Some(id) = summary.name() else { continue };
         if running.iter().any(|f| f.started.id == id && kept(&f.digest)) {
             folders.extend(container::socket_folder(&inner.config, id));
             continue;
@@ -68,15 +56,14 @@ pub async fn sweep(inner: &Inner, keep: &[Deployment]) -> Result<(), BackendErro
         log::info!("removing the container {id}: nothing that is deployed needs it");
         container::remove(inner, id).await?;
     }
-    let filters = Some(labels::filter(Some(&inner.config.instance)));
-    let options = ListImagesOptions { filters, ..Default::default() };
-    for found in inner.call(Box::pin(inner.engine.client.list_images(Some(options)))).await? {
-        if found.labels.get(labels::DIGEST).is_some_and(|d| !kept(d)) {
+    let images = inner.ask::<Vec<Image>>(filtered(IMAGES, &labels::filter(Some(&inner.config.instance)))).await?;
+    for found in images {
+        if found.label(labels::DIGEST).is_some_and(|d| !kept(d)) {
             image::remove(inner, &found.id).await?;
         }
-        if let Some(Ok(runtime)) = found.labels.get(labels::RUNTIME).map(|name| Runtime::parse(name)) {
+        if let Some(Ok(runtime)) = found.label(labels::RUNTIME).map(Runtime::parse) {
             let current = image::runtime_tag(inner, runtime).await?;
-            for tag in found.repo_tags.iter().filter(|tag| **tag != current) {
+            for tag in found.tags().iter().filter(|tag| **tag != current) {
                 log::info!("removing the image {tag}: {current} takes its place");
                 image::remove_unused(inner, tag).await?;
             }
@@ -101,9 +88,8 @@ pub async fn sweep(inner: &Inner, keep: &[Deployment]) -> Result<(), BackendErro
 /// When the engine refuses or cannot be reached.
 pub async fn sweep_late(inner: &Inner, taken: &[String]) -> Result<(), BackendError> {
     for summary in list(inner, true).await? {
-        let marks = summary.labels.as_ref();
-        let of_earlier = label(marks, labels::RUN).is_some_and(|run| run != inner.run);
-        if let (true, Some(id)) = (of_earlier, id_of(&summary))
+        let of_earlier = summary.label(labels::RUN).is_some_and(|run| run != inner.run);
+        if let (true, Some(id)) = (of_earlier, summary.name())
             && !taken.iter().any(|t| t == id)
         {
             log::info!("removing the container {id}: an earlier run of the server asked for it");
@@ -123,7 +109,7 @@ pub async fn clean(
     limit: std::time::Duration,
     instance: Option<&str>,
 ) -> Result<Vec<String>, BackendError> {
-    let filters = || Some(labels::filter(instance));
+    let filters = labels::filter(instance);
     let gone = |result: Result<(), Fault>| match result {
         Err(fault) if fault.is(404) => Ok(false),
         Err(fault) => Err(fault),
@@ -132,33 +118,29 @@ pub async fn clean(
     let mut removed = Vec::new();
     let client = &engine.client;
 
-    let options = ListContainersOptions { all: true, filters: filters(), ..Default::default() };
-    for summary in engine.call(limit, Box::pin(client.list_containers(Some(options)))).await? {
-        let Some(id) = id_of(&summary) else { continue };
+    for summary in engine.ask::<Vec<Container>>(limit, filtered(ALL, &filters)).await? {
+        let Some(id) = summary.name() else { continue };
         let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
         let result = engine.call(limit, Box::pin(client.remove_container(id, Some(options)))).await;
         if gone(result)? {
             removed.push(format!("container {id}"));
         }
     }
-    let options = ListNetworksOptions { filters: filters() };
-    for found in engine.call(limit, Box::pin(client.list_networks(Some(options)))).await? {
-        let Some(id) = found.id else { continue };
-        if gone(engine.call(limit, Box::pin(client.remove_network(&id))).await)? {
-            removed.push(format!("network {}", found.name.unwrap_or(id)));
+    for found in engine.ask::<Vec<Network>>(limit, filtered("/networks", &filters)).await? {
+        if gone(engine.call(limit, Box::pin(client.remove_network(&found.id))).await)? {
+            removed.push(format!("network {}", found.name));
         }
     }
-    let options = ListImagesOptions { filters: filters(), ..Default::default() };
-    let mut images = engine.call(limit, Box::pin(client.list_images(Some(options)))).await?;
+    let mut images: Vec<Image> = engine.ask(limit, filtered(IMAGES, &filters)).await?;
     // Those of functions are made from those of runtimes, and have to go first.
-    images.sort_by_key(|image| image.labels.contains_key(labels::RUNTIME));
+    images.sort_by_key(|image| image.label(labels::RUNTIME).is_some());
     for found in images {
         // A runtime's image serves every instance of this version: where another one still needs it, it stays.
-        let shared = found.labels.contains_key(labels::RUNTIME);
-        let tags = if found.repo_tags.is_empty() { vec![found.id] } else { found.repo_tags };
+        let shared = found.label(labels::RUNTIME).is_some();
+        let tags = if found.tags().is_empty() { std::slice::from_ref(&found.id) } else { found.tags() };
         for tag in tags {
             let options = RemoveImageOptions { force: !shared, ..Default::default() };
-            let result = engine.call(limit, Box::pin(client.remove_image(&tag, Some(options), None))).await;
+            let result = engine.call(limit, Box::pin(client.remove_image(tag, Some(options), None))).await;
             if matches!(&result, Err(fault) if shared && fault.is(409)) {
                 log::info!("the image {tag} stays: another instance uses it");
             } else if gone(result.map(drop))? {

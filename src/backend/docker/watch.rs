@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use async_channel::{Receiver, Sender};
 use bollard::models::EventMessage;
-use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
+use bollard::query_parameters::EventsOptions;
 use event_listener::Event;
 use futures_lite::FutureExt;
 
 use super::engine::Fault;
-use super::{Inner, labels};
+use super::{Inner, ask, labels};
 use crate::reactor::Timer;
 
 /// Pause before the events are asked for again, at first and at most.
@@ -156,18 +156,17 @@ pub async fn exited(inner: &Arc<Inner>, id: &str) -> Exit {
 
 /// How the container ended; `None` while it has not.
 async fn state(inner: &Inner, id: &str) -> Result<Option<Exit>, Fault> {
-    let request = inner.engine.client.inspect_container(id, None::<InspectContainerOptions>);
-    let state = match inner.call(Box::pin(request)).await {
-        Ok(container) => container.state.unwrap_or_default(),
+    let state = match inner.ask::<ask::Inspected>(format!("/containers/{id}/json")).await {
+        Ok(container) => container.state,
         Err(fault) if fault.is(404) => return Ok(Some(Exit { status: None, out_of_memory: false })),
         Err(fault) => return Err(fault),
     };
     // One that was only created has not exited; it is about to start.
     let started = state.started_at.is_some_and(|t| !t.starts_with("0001"));
-    if state.running == Some(true) || state.restarting == Some(true) || !started {
+    if state.running || state.restarting || !started {
         return Ok(None);
     }
-    Ok(Some(Exit { status: state.exit_code.or(Some(0)), out_of_memory: state.oom_killed == Some(true) }))
+    Ok(Some(Exit { status: state.exit_code.or(Some(0)), out_of_memory: state.oom_killed }))
 }
 
 /// Follows the engine's events until nobody waits.
