@@ -18,6 +18,7 @@ use address::{local, parse_listen, parse_management};
 
 use crate::backend::docker::{self, EngineAddress};
 pub use crate::backend::docker::{Network, Reach};
+use crate::backend::process;
 use crate::function::{Limits, Runtime};
 use crate::limits::{self, Idle};
 use crate::logging;
@@ -31,6 +32,11 @@ pub const HTTP_PORT: u16 = 8000;
 pub const COAP_PORT: u16 = 5683;
 /// The gRPC front door's TCP port.
 pub const GRPC_PORT: u16 = 9000;
+
+/// Above what systems give to people and services, and not in `/etc/passwd`.
+const FIRST_HANDLER_UID: u32 = 600_000;
+/// User ids that functions may get: not those of the system, and so that there is one for any number of functions.
+const HANDLER_UIDS: std::ops::RangeInclusive<u32> = 1000..=4_000_000_000;
 
 const KI: u64 = 1 << 10;
 const MI: u64 = KI << 10;
@@ -106,7 +112,8 @@ pub struct Config {
     #[argh(option, arg_name = "WAY", from_str_fn(parse_reach), default = "Reach::Auto")]
     pub reach: Reach,
 
-    /// network of containers: shared (one bridge, no traffic between them), none, or the name of one; default shared
+    /// network of handlers: none, or of containers: shared (one bridge, no traffic between them) or the name of one;
+    /// default shared
     #[argh(option, arg_name = "NAME", from_str_fn(parse_network), default = "Network::Shared")]
     pub network: Network,
 
@@ -117,6 +124,14 @@ pub struct Config {
     /// start handlers with the engine's or the system's usual rights instead of as few as possible
     #[argh(switch)]
     pub no_hardening: bool,
+
+    /// path that handlers which are processes may read and write, or PATH:ro read; may be repeated (docs/security.md)
+    #[argh(option, arg_name = "PATH", from_str_fn(parse_exposed))]
+    pub expose: Vec<Exposed>,
+
+    /// first of the users that functions get, where the server is root and runs them as processes; default 600000
+    #[argh(option, arg_name = "UID", from_str_fn(parse_uid), default = "FIRST_HANDLER_UID")]
+    pub handler_uid: u32,
 
     /// what is logged: off, error, warn, info, debug or trace; default info
     #[argh(option, arg_name = "LEVEL", from_str_fn(logging::level), default = "LevelFilter::Info")]
@@ -280,6 +295,15 @@ pub struct RuntimeImage {
     pub image: String,
 }
 
+/// A path that handlers may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    /// The path, absolute.
+    pub path: String,
+    /// Whether it may be written as well.
+    pub writable: bool,
+}
+
 /// The value of an environment variable.
 pub type Var<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
@@ -395,6 +419,18 @@ impl Config {
         self.max_connections_per_client.unwrap_or(self.max_connections.div_ceil(4))
     }
 
+    /// What handlers that are processes may use besides what they need.
+    pub fn exposed(&self) -> process::Paths {
+        let of =
+            |writable| self.expose.iter().filter(move |e| e.writable == writable).map(|e| e.path.clone()).collect();
+        process::Paths { read: of(false), write: of(true) }
+    }
+
+    /// Whether handlers have a network, unless their deployment wants none.
+    pub fn gives_network(&self) -> bool {
+        self.network != Network::None
+    }
+
     /// What a function may use whose deployment says nothing else.
     pub fn limits(&self) -> Limits {
         Limits {
@@ -445,6 +481,24 @@ fn parse_network(text: &str) -> Result<Network, String> {
         _ if !text.is_empty() && text.bytes().all(named) => Ok(Network::Named(text.into())),
         _ => Err(format!("{text:?} is no network: use shared, none or the name of one")),
     }
+}
+
+fn parse_exposed(text: &str) -> Result<Exposed, String> {
+    let (path, writable) = text.strip_suffix(":ro").map_or((text, true), |path| (path, false));
+    if !path.starts_with('/') {
+        return Err(format!("{text:?} is no absolute path: use /PATH, or /PATH:ro for reading alone"));
+    }
+    Ok(Exposed { path: path.into(), writable })
+}
+
+fn parse_uid(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|uid| HANDLER_UIDS.contains(uid)).ok_or_else(|| {
+        format!(
+            "{text:?} is no user for functions: use a number from {} to {}",
+            HANDLER_UIDS.start(),
+            HANDLER_UIDS.end()
+        )
+    })
 }
 
 fn parse_runtime_image(text: &str) -> Result<RuntimeImage, String> {

@@ -90,6 +90,8 @@ fn every_flag_of_serve_can_be_in_the_file() {
             (_, "TIME") => "77s",
             (_, "SIZE") => "77Mi",
             (_, "N" | "CORES") => "77",
+            (_, "UID") => "7777",
+            (_, "PATH") => "/x:ro",
             (_, "HOST" | "DIR" | "FILE") => "x",
             other => panic!("a new kind of flag: {other:?}"),
         };

@@ -117,6 +117,17 @@ fn what_the_docker_backend_is_told_comes_from_flags() {
 }
 
 #[test]
+fn what_handlers_may_use_besides_is_absolute_and_their_users_are_not_those_of_the_system() {
+    let config = parse(&["--expose", "/dev/i2c-1", "--expose", "/srv/maps:ro", "--handler-uid", "70000"]).unwrap();
+    let paths = process::Paths { read: vec!["/srv/maps".into()], write: vec!["/dev/i2c-1".into()] };
+    assert_eq!((config.exposed(), config.handler_uid), (paths, 70_000));
+    assert!(parse(&["--expose", "maps:ro"]).unwrap_err().contains("use /PATH"));
+    for wrong in ["0", "999", "4000000001", "nobody"] {
+        assert!(parse(&["--handler-uid", wrong]).unwrap_err().contains("from 1000 to 4000000000"), "{wrong}");
+    }
+}
+
+#[test]
 fn bounds_are_checked_where_they_are_read() {
     let config = parse(&["--max-upload", "1Gi", "--timeout", "5m", "--queue", "0"]).unwrap();
     assert_eq!((config.max_upload, config.timeout, config.queue), (1 << 30, Duration::from_secs(300), 0));

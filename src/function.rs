@@ -122,6 +122,8 @@ pub struct Deployment {
     pub limits: Limits,
     /// The tokens that calls need, one of them each; empty where anybody may call.
     pub auth: Vec<Digest>,
+    /// Whether its handlers have a network; what installs their dependencies always has.
+    pub network: bool,
     /// Its handlers are stopped when nobody called for so long; whole milliseconds.
     pub idle: Option<Duration>,
     /// Where it came from.

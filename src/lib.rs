@@ -54,6 +54,7 @@ pub mod serve;
 pub mod service_manager;
 pub mod shutdown;
 pub mod signals;
+pub mod socket_owner;
 pub mod store;
 pub mod text_file;
 pub mod tokens;

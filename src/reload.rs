@@ -109,5 +109,5 @@ pub fn management_settings(
 }
 
 fn defaults(config: &Config) -> Defaults {
-    Defaults { limits: config.limits(), idle: config.idle.time() }
+    Defaults { limits: config.limits(), idle: config.idle.time(), network: config.gives_network() }
 }

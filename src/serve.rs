@@ -339,6 +339,9 @@ async fn choose_backend(
             run_dir: store.run_dir(),
             instance: store.instance().to_owned(),
             hardened: !config.no_hardening,
+            first_user: config.handler_uid,
+            network: config.gives_network(),
+            exposed: config.exposed(),
             install_timeout: config.install_timeout,
         };
         Ok(Arc::new(process::Process::new(config, executor, workers.clone())?))
@@ -352,7 +355,7 @@ async fn choose_backend(
             match docker.probe(PROBE).await {
                 Ok(()) => Ok(Arc::new(docker)),
                 Err(e) => {
-                    log::warn!("functions run as plain processes, without isolation from this machine: {e}");
+                    log::warn!("functions run as processes, which are contained less than containers are: {e}");
                     if config.keep_handlers {
                         log::warn!("--keep-handlers is of no effect: processes end with the server");
                     }

@@ -54,6 +54,8 @@ pub struct Deploy {
     pub idle: Option<Duration>,
     /// The tokens that calls need; empty where anybody may call.
     pub auth: Vec<Digest>,
+    /// Whether its handlers have a network.
+    pub network: bool,
     /// The folder of the archive that is the function: empty for the top, else without `/` around it.
     pub subfolder: String,
     /// Where it came from.
@@ -70,6 +72,7 @@ impl Deploy {
             envs: self.envs,
             limits: self.limits,
             auth: self.auth,
+            network: self.network,
             idle: self.idle,
             origin: self.origin,
             digest: String::new(),
@@ -86,6 +89,8 @@ pub struct Defaults {
     pub limits: Limits,
     /// Time without a call after which its handlers are stopped.
     pub idle: Option<Duration>,
+    /// Whether handlers have a network: where not, no function may ask for one.
+    pub network: bool,
 }
 
 /// Reads the body of `/upload`: `zip` says whether it held an archive.
@@ -126,7 +131,7 @@ pub fn described(
     detect: impl FnOnce(&str) -> Result<Runtime, String>,
     defaults: &Defaults,
 ) -> Result<Deploy, String> {
-    let known = ["name", "env", "threads", "envs", "limits", "idle", "auth", "subfolder_path"];
+    let known = ["name", "env", "threads", "envs", "limits", "idle", "auth", "network", "subfolder_path"];
     let keys: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
     // Nobody else's clients send it: a field with a typing error would be no field.
     if let Some(key) = keys.keys().find(|key| !known.contains(&key.as_str())) {
@@ -169,6 +174,7 @@ struct Fields {
     limits: Option<Limit>,
     idle: Option<Scalar>,
     auth: Option<List>,
+    network: Option<Scalar>,
     subfolder_path: Option<Scalar>,
     url: Option<Scalar>,
 }
@@ -204,6 +210,16 @@ impl Fields {
             Some(Scalar::Text(text)) => limits::idle(&cut(text)).map_err(|why| format!("idle: {why}"))?.time(),
             Some(_) => return Err("idle has to be a string such as \"5m\", or \"off\"".into()),
         };
+        let network = match self.network {
+            None => defaults.network,
+            Some(Scalar::Flag(true)) if !defaults.network => {
+                return Err(
+                    "network: this server gives functions none (--network none): leave it out, or use false".into()
+                );
+            }
+            Some(Scalar::Flag(network)) => network,
+            Some(_) => return Err("network has to be true or false".into()),
+        };
         Ok(Deploy {
             name: self.name()?,
             runtime,
@@ -214,6 +230,7 @@ impl Fields {
                 Some(limits) => limits.apply(&defaults.limits)?,
             },
             idle,
+            network,
             origin: Origin::Upload,
             auth: self.auth.map_or_else(|| Ok(Vec::new()), List::auth)?,
             envs: self.envs.map_or_else(|| Ok(Vec::new()), List::envs)?,
@@ -249,10 +266,11 @@ fn env_key(entry: &str) -> Result<&str, String> {
     Ok(key)
 }
 
-/// A value that should be a string or a number.
+/// A value that should be a string, a number, true or false.
 enum Scalar {
     Text(String),
     Number(u64),
+    Flag(bool),
     /// Anything else, not kept.
     Other,
 }
@@ -376,7 +394,7 @@ fn amount(value: &Scalar, what: &str) -> Result<String, String> {
     match value {
         Scalar::Text(text) => Ok(cut(text)),
         Scalar::Number(n) => Ok(n.to_string()),
-        Scalar::Other => Err(format!("has to be {what}")),
+        Scalar::Flag(_) | Scalar::Other => Err(format!("has to be {what}")),
     }
 }
 
@@ -416,7 +434,10 @@ impl<'de> Deserialize<'de> for Scalar {
             fn visit_unit<E>(self) -> Result<Scalar, E> {
                 Ok(Scalar::Other)
             }
-            other!(visit_i64: i64, visit_f64: f64, visit_bool: bool);
+            fn visit_bool<E>(self, flag: bool) -> Result<Scalar, E> {
+                Ok(Scalar::Flag(flag))
+            }
+            other!(visit_i64: i64, visit_f64: f64);
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Scalar, A::Error> {
                 skip_list(list).map(|()| Scalar::Other)
             }

@@ -11,7 +11,7 @@ pub(super) fn defaults() -> Defaults {
         concurrency: 4,
         queue: 100,
     };
-    Defaults { limits, idle: None }
+    Defaults { limits, idle: None, network: true }
 }
 
 /// A good body with one field replaced by `value`, or left out.
@@ -181,6 +181,19 @@ fn idle_is_a_time_or_off_whatever_the_default_is() {
     assert_eq!(with("idle", "null").unwrap().idle, None);
     let idle = |value| upload(&body("idle", value), Some(1), &on).unwrap().idle;
     assert_eq!((idle(None), idle(Some("null")), idle(Some("\"off\""))), (minute, minute, None));
+}
+
+#[test]
+fn network_is_true_or_false_and_the_operator_may_give_none() {
+    let network = |value| with("network", value).unwrap().network;
+    assert_eq!((network("false"), network("true"), network("null")), (false, true, true));
+    for wrong in ["0", "\"false\"", "[]", "{}"] {
+        assert_eq!(with("network", wrong).unwrap_err(), "network has to be true or false", "{wrong}");
+    }
+    let none = Defaults { network: false, ..defaults() };
+    let network = |value| upload(&body("network", value), Some(1), &none).map(|deploy| deploy.network);
+    assert_eq!((network(None), network(Some("false"))), (Ok(false), Ok(false)));
+    assert!(network(Some("true")).unwrap_err().contains("--network none"));
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub fn run(input: &[u8]) {
 fn defaults() -> Defaults {
     let timeout = Duration::from_secs(60);
     let limits = Limits { memory: 0, cpu_millis: 0, pids: 64, timeout, concurrency: 4, queue: 100 };
-    Defaults { limits, idle: None }
+    Defaults { limits, idle: None, network: true }
 }
 
 fn look_at(read: Result<Deploy, String>) {

@@ -20,11 +20,13 @@ _tinyfaas() {
       serve:--docker-host | \
       serve:--download-timeout | \
       serve:--engine-timeout | \
+      serve:--expose | \
       serve:--grace | \
       serve:--grpc | \
       serve:--grpc-idle-timeout | \
       serve:--grpc-max-message | \
       serve:--handler-log | \
+      serve:--handler-uid | \
       serve:--head-timeout | \
       serve:--health-timeout | \
       serve:--http | \
@@ -113,8 +115,8 @@ _tinyfaas() {
       ;;
   esac
   case $command in
-    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --management --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --token-file --transfer-timeout' ;;
-    deploy) flags='--auth --concurrency --cpu --env --env-var --help --host --idle --memory --name --pids --queue --subfolder --threads --timeout --url' ;;
+    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --expose --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --handler-uid --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --management --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --token-file --transfer-timeout' ;;
+    deploy) flags='--auth --concurrency --cpu --env --env-var --help --host --idle --memory --name --no-network --pids --queue --subfolder --threads --timeout --url' ;;
     invoke) flags='--async --data --file --header --help --host --http-port --method --path --query' ;;
     list) flags='--help --host --json --long' ;;
     logs) flags='--help --host' ;;

@@ -9,6 +9,7 @@ pub mod resident;
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 
 use crate::function::{Deployment, Name};
@@ -131,6 +132,12 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When the engine refuses or cannot be reached.
     fn sweep<'a>(&'a self, keep: &'a [Deployment]) -> Boxed<'a, Result<(), BackendError>>;
+
+    /// Whether the connection from `peer` to us comes from one of its handlers, where these share our network.
+    fn is_handler(&self, _peer: SocketAddr) -> bool {
+        // Where they have networks of their own they do not reach loopback.
+        false
+    }
 
     /// Removes handlers that an earlier run asked for and that came into being only after [`Self::sweep`]; `taken` are those of
     /// earlier runs that this one took over.

@@ -93,6 +93,10 @@ pub(super) struct Deploy {
     #[argh(option, arg_name = "FILE")]
     auth: Option<PathBuf>,
 
+    /// its handlers reach no network; what it depends on is installed all the same
+    #[argh(switch)]
+    no_network: bool,
+
     /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
@@ -112,6 +116,9 @@ struct About<'a> {
     idle: Option<String>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     auth: &'a [String],
+    /// The server's default where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,6 +228,7 @@ impl Deploy {
             },
             idle: self.idle.map(|idle| idle.to_string()),
             auth: &auth,
+            network: self.no_network.then_some(false),
             url,
             subfolder_path: self.subfolder.as_deref(),
         };

@@ -39,9 +39,16 @@ struct Function {
     waiting: u64,
     limits: Limits,
     idle: Option<String>,
+    /// Absent in what servers answer that know nothing of it: there all have one.
+    #[serde(default = "yes")]
+    network: bool,
     envs: Vec<String>,
     digest: String,
     handlers: Vec<Handler>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -95,7 +102,7 @@ fn harmless_lines(text: &str) -> String {
     if text.is_empty() { text } else { text + "\n" }
 }
 
-const HEAD: [&str; 17] = [
+const HEAD: [&str; 18] = [
     "NAME",
     "ENV",
     "STATE",
@@ -110,6 +117,7 @@ const HEAD: [&str; 17] = [
     "CONCURRENCY",
     "QUEUE",
     "IDLE",
+    "NETWORK",
     "RESTARTS",
     "DIGEST",
     "ENVS",
@@ -161,6 +169,7 @@ fn row(f: &Function) -> [String; HEAD.len()] {
         limits.concurrency.to_string(),
         limits.queue.to_string(),
         f.idle.clone().unwrap_or_else(|| "-".to_owned()),
+        if f.network { "yes" } else { "no" }.to_owned(),
         f.handlers.iter().map(|h| h.restarts).sum::<u64>().to_string(),
         f.digest.chars().take(8).collect(),
         if f.envs.is_empty() { "-".to_owned() } else { f.envs.join(",") },
@@ -183,7 +192,7 @@ mod tests {
         let json = r#"[
             {"name":"a","env":"python3","threads":2,"digest":"0123456789abcdef","state":"degraded","calls":12345,
              "in_flight":1,"waiting":0,"limits":{"memory":"64Mi","cpu":"500m","pids":32,"timeout":"30s",
-             "concurrency":8,"queue":64},"idle":"5m","envs":["KEY","OTHER"],"handlers":[
+             "concurrency":8,"queue":64},"idle":"5m","network":false,"envs":["KEY","OTHER"],"handlers":[
              {"id":"h1","state":"healthy","in_flight":1,"restarts":0,"reason":null},
              {"id":null,"state":"backing off","in_flight":0,"restarts":3,"reason":"it exited with status 9"}]},
             {"name":"longname","env":"binary","threads":1,"digest":"00","state":"healthy","calls":0,"in_flight":0,
@@ -196,8 +205,9 @@ mod tests {
         };
         assert_eq!(cells(0), HEAD);
         let row = ["a", "python3", "degraded", "1/2", "12345", "1", "0", "64Mi", "500m", "32", "30s", "8", "64", "5m"];
-        assert_eq!(cells(1), [&row[..], &["3", "01234567", "KEY,OTHER"]].concat());
+        assert_eq!(cells(1), [&row[..], &["no", "3", "01234567", "KEY,OTHER"]].concat());
         assert_eq!(cells(3)[7..9], ["-", "-"]);
+        assert_eq!(cells(3)[14], "yes");
         assert_eq!(text.lines().nth(2), Some("  handler 2 is backing off; restarts: 3, last: it exited with status 9"));
         assert_eq!(text.lines().nth(4), Some("  handler 1 (h2) is healthy; restarts: 1, last: gone"));
         let column = |line: usize, what: &str| text.lines().nth(line).unwrap().find(what).unwrap();

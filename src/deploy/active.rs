@@ -260,6 +260,7 @@ mod tests {
             threads,
             envs: Vec::new(),
             auth: Vec::new(),
+            network: true,
             idle: None,
             origin: crate::function::Origin::Upload,
             limits: Limits {

@@ -19,6 +19,7 @@ use left::Left;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -212,6 +213,11 @@ impl Deployer {
             result = result.and(task.await);
         }
         result
+    }
+
+    /// Whether a handler made the connection that comes from `peer`.
+    pub fn is_handler(&self, peer: SocketAddr) -> bool {
+        self.backend.is_handler(peer)
     }
 
     /// The function of that name.

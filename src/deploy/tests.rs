@@ -227,6 +227,7 @@ impl Stage {
             envs: Vec::new(),
             limits: Limits { queue: *lock(&self.queue), ..limits() },
             auth: Vec::new(),
+            network: true,
             idle: *lock(&self.idle),
             subfolder: String::new(),
             origin: Origin::Upload,

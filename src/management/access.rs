@@ -28,7 +28,8 @@ pub(super) struct Denial {
     pub(super) text: &'static str,
 }
 
-/// Says who asks: the name of a token, or nobody where none is needed.
+/// Says who asks: the name of a token, or nobody where none is needed. `is_handler` tells whether a function asks, for which
+/// being on this machine does not do.
 ///
 /// # Errors
 /// The answer to give instead.
@@ -37,6 +38,7 @@ pub(super) fn admit<'t>(
     tokens: Option<&'t Tokens>,
     public_host: Option<&str>,
     failures: &Failures,
+    is_handler: impl FnOnce() -> bool,
 ) -> Result<Option<&'t str>, Denial> {
     let other_site = Denial {
         status: 403,
@@ -47,7 +49,11 @@ pub(super) fn admit<'t>(
         return Err(other_site);
     }
     let Some(tokens) = tokens else {
-        return if is_named_as_ours(head, public_host) { Ok(None) } else { Err(NOT_OURS) };
+        return match is_named_as_ours(head, public_host) {
+            true if is_handler() => Err(HANDLER),
+            true => Ok(None),
+            false => Err(NOT_OURS),
+        };
     };
     let (address, now) = (network_of(head.peer.ip()), Instant::now());
     if failures.are_too_many(address, now) {
@@ -67,6 +73,11 @@ const NOT_OURS: Denial = Denial {
     status: 421,
     field: None,
     text: "this name may be another's (DNS rebinding): use an IP address, localhost, a local name, the --public-host, or tokens",
+};
+const HANDLER: Denial = Denial {
+    status: 403,
+    field: None,
+    text: "a function may not manage functions: start the server with a --token-file and send one of its tokens",
 };
 const TOO_MANY: Denial =
     Denial { status: 429, field: Some(("retry-after", "6")), text: "too many wrong tokens from your address: wait" };
@@ -162,7 +173,8 @@ mod tests {
     }
 
     fn status(fields: &[(&str, &str)], tokens: Option<&Tokens>) -> u16 {
-        admit(&head(fields), tokens, Some("board.example.org"), &Failures::default()).map_or_else(|d| d.status, |_| 200)
+        admit(&head(fields), tokens, Some("board.example.org"), &Failures::default(), || false)
+            .map_or_else(|d| d.status, |_| 200)
     }
 
     #[test]
@@ -217,7 +229,7 @@ mod tests {
         let tokens = Tokens::parse(&[tokens::line("ann", "t"), tokens::line("ci", "u")].concat()).unwrap();
         let failures = Failures::default();
         let ask = |fields: &[(&str, &str)]| {
-            admit(&head(fields), Some(&tokens), None, &failures)
+            admit(&head(fields), Some(&tokens), None, &failures, || true)
                 .map(|name| name.map(str::to_owned))
                 .map_err(|d| d.status)
         };
@@ -234,7 +246,7 @@ mod tests {
         let failures = Failures::default();
         let ask = |token: &str| {
             let head = head(&[("host", "b"), ("authorization", token)]);
-            admit(&head, Some(&tokens), None, &failures).map_err(|d| d.status)
+            admit(&head, Some(&tokens), None, &failures, || true).map_err(|d| d.status)
         };
         for _ in 0..FAILURES {
             assert_eq!(ask("Bearer wrong"), Err(401));
@@ -243,7 +255,7 @@ mod tests {
         assert_eq!(ask("Bearer t"), Err(429), "else it would learn which one is right");
         let mut other = head(&[("host", "b"), ("authorization", "Bearer t")]);
         other.peer = "10.0.0.10:5000".parse().unwrap();
-        assert_eq!(admit(&other, Some(&tokens), None, &failures), Ok(Some("ann")));
+        assert_eq!(admit(&other, Some(&tokens), None, &failures, || true), Ok(Some("ann")));
     }
 
     #[test]

@@ -22,6 +22,8 @@ struct Shown<'a> {
     limits: ShownLimits,
     /// As an upload may say it.
     idle: Option<String>,
+    /// Whether its handlers have one.
+    network: bool,
     /// How many tokens calls may come with; 0 where they need none.
     auth: usize,
     /// The keys alone.
@@ -65,6 +67,7 @@ pub(super) fn object(active: &Active) -> Vec<u8> {
         waiting: function.waiting(),
         limits: ShownLimits::new(&deployment.limits),
         idle: deployment.idle.map(quantity::show_duration),
+        network: deployment.network,
         auth: deployment.auth.len(),
         envs: deployment.envs.iter().map(|pair| pair.split_once('=').map_or("", |(key, _)| key)).collect(),
         handlers: handlers.into_iter().map(ShownHandler::new).collect(),

@@ -276,7 +276,8 @@ impl Service for Management {
         if !route.is_some_and(Route::is_open) {
             let settings = self.settings();
             let (tokens, public_host) = (settings.tokens.as_deref(), settings.public_host.as_deref());
-            match access::admit(&head, tokens, public_host, &self.failures) {
+            let is_handler = || self.deployer.is_handler(head.peer);
+            match access::admit(&head, tokens, public_host, &self.failures, is_handler) {
                 Err(denial) => return deny(respond, &denial).await,
                 // Who looks is of no interest, who changes something is.
                 Ok(Some(name)) if head.method != "GET" => {

@@ -44,6 +44,9 @@ struct Meta {
     /// Hexadecimal; absent where anybody may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     auth: Vec<String>,
+    /// Whether its handlers have no network; absent where they have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_network: bool,
     /// Whether it came from the folder of functions; absent where it did not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     provisioned: bool,
@@ -145,6 +148,7 @@ impl Meta {
             queue: d.limits.queue,
             idle_ms: d.idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
             auth: d.auth.iter().map(ToString::to_string).collect(),
+            no_network: !d.network,
             provisioned: d.origin == Origin::Folder,
         }
     }
@@ -164,6 +168,7 @@ impl Meta {
                 queue: self.queue,
             },
             auth: self.auth.iter().map(|digest| tokens::Digest::parse(digest)).collect::<Result<_, _>>()?,
+            network: !self.no_network,
             idle: self.idle_ms.map(Duration::from_millis),
             origin: if self.provisioned { Origin::Folder } else { Origin::Upload },
             digest,

@@ -37,6 +37,7 @@ pub(super) fn deployment(name: &str) -> Deployment {
             queue: 5,
         },
         auth: vec![crate::tokens::Digest::of("t")],
+        network: false,
         idle: Some(Duration::from_millis(2500)),
         origin: Origin::Folder,
         digest: String::new(),
@@ -89,6 +90,7 @@ fn another_version_has_another_digest() {
     let mut spool = store.spool().unwrap();
     let first = spool.digest(&deployment("f"));
     assert_ne!(first, spool.digest(&Deployment { threads: 4, ..deployment("f") }));
+    assert_ne!(first, spool.digest(&Deployment { network: true, ..deployment("f") }));
     spool.write_all(b"x").unwrap();
     assert_ne!(first, spool.digest(&deployment("f")));
 }

@@ -43,6 +43,7 @@ pub fn put(name: &str, query: &str, envs: Vec<String>, defaults: &Defaults) -> R
             (_, "env") => &mut fields.env,
             (_, "threads") => &mut fields.threads,
             (_, "idle") => &mut fields.idle,
+            (_, "network") => &mut fields.network,
             (_, "subfolder_path") => &mut fields.subfolder_path,
             (_, "auth") if auth.len() <= MAX_AUTH => {
                 auth.push(value);
@@ -50,7 +51,7 @@ pub fn put(name: &str, query: &str, envs: Vec<String>, defaults: &Defaults) -> R
             }
             (_, "auth") => continue,
             _ => {
-                let known = "env, threads, idle, subfolder_path, auth";
+                let known = "env, threads, idle, network, subfolder_path, auth";
                 return Err(format!("{:?} is unknown: there are {known}, {}", cut(&key), LIMITS.join(", ")));
             }
         };
@@ -62,6 +63,10 @@ pub fn put(name: &str, query: &str, envs: Vec<String>, defaults: &Defaults) -> R
         None => Scalar::Number(1),
         Some(Scalar::Text(text)) => text.parse().map_or(Scalar::Other, Scalar::Number),
         Some(_) => Scalar::Other,
+    });
+    fields.network = fields.network.map(|value| match &value {
+        Scalar::Text(text) => text.parse().map_or(Scalar::Other, Scalar::Flag),
+        _ => Scalar::Other,
     });
     let runtime = if fields.env.is_some() { Some(fields.runtime()?) } else { None };
     // Another takes its place where none was said.
@@ -98,6 +103,8 @@ mod tests {
         let digest = "ab".repeat(32);
         let auth = put(&format!("auth={digest}&auth={digest}")).unwrap().deploy(Runtime::Binary).auth;
         assert_eq!(auth.len(), 2);
+        let network = |query: &str| put(query).unwrap().deploy(Runtime::Binary).network;
+        assert_eq!((network(""), network("network=true"), network("network=false")), (true, true, false));
     }
 
     #[test]
@@ -112,6 +119,7 @@ mod tests {
             ("env=binary&env=binary", "env is there twice"),
             ("memory=1", "limits.memory"),
             ("idle=%zz", "broken percent escape"),
+            ("network=no", "network has to be true or false"),
             ("auth=no", "auth[0]"),
             ("subfolder_path=..", "subfolder_path"),
         ] {

@@ -144,6 +144,7 @@ impl Bench {
             digest: String::new(),
             package: PathBuf::new(),
             auth: Vec::new(),
+            network: true,
             idle: None,
             origin: Origin::Upload,
             subfolder: String::new(),

@@ -13,6 +13,7 @@ mod coap_fuzz;
 mod coap_net;
 mod coap_observe;
 mod configuration;
+mod contained;
 mod contract_functions;
 mod contract_http;
 mod contract_management;

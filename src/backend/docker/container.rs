@@ -41,6 +41,9 @@ const NOBODY: u32 = 65534;
 /// What a handler with a read-only root may write, in memory that counts as its own.
 const SCRATCH: &str = "rw,nosuid,nodev,size=16m,mode=1777";
 
+/// The engine's name for no network but a loopback of the container's own.
+const NO_NETWORK: &str = "none";
+
 /// Who owns the files in a container, and runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -141,6 +144,10 @@ impl From<Failed> for BackendError {
 
 /// Makes the container with all that is in it, not yet started.
 async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Result<(), Failed> {
+    if !deployment.network && !inner.uses_socket() {
+        let text = "a handler without a network can be reached only by socket: the server runs with --reach tcp, or on another machine's engine";
+        return Err(BackendError { kind: BackendErrorKind::Function, text: text.into() }.into());
+    }
     let source = image::source(inner, deployment).await?;
     network::ensure(inner).await.map_err(BackendError::from)?;
     let folder = if inner.uses_socket() { socket_folder(&inner.config, name) } else { None };
@@ -174,6 +181,9 @@ fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> Contai
         env.push(format!("{ENV_SOCKET}={SOCKET_FOLDER}/{SOCKET}"));
     }
     let mut host = host_config(inner);
+    if !deployment.network {
+        host.network_mode = Some(NO_NETWORK.into());
+    }
     let limits = &deployment.limits;
     if limits.memory > 0 {
         let memory = i64::try_from(limits.memory).unwrap_or(i64::MAX);
@@ -193,7 +203,7 @@ fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> Contai
             ..Default::default()
         }]
     });
-    if inner.is_remote() {
+    if inner.is_remote() && deployment.network {
         let binding = PortBinding { host_ip: inner.publish_at(), host_port: None };
         host.port_bindings = Some(HashMap::from([(PORT_KEY.to_string(), Some(vec![binding]))]));
     }
@@ -225,7 +235,7 @@ pub fn host_config(inner: &Inner) -> HostConfig {
         }),
         network_mode: Some(match &config.network {
             Network::Shared => config.network_name(),
-            Network::None => "none".into(),
+            Network::None => NO_NETWORK.into(),
             Network::Named(name) => name.clone(),
         }),
         ..Default::default()

@@ -2,17 +2,23 @@
 //!
 //! Each handler runs the same program as in a container, with the host's interpreter: in its own process group, with a
 //! cleared environment, limits and no way to new privileges, under a user of its own where we are root, in a cgroup of its
-//! own where we may make one, and it ends when we do. It shares the machine's files, network and kernel: this contains accidents, not attackers.
+//! own where we may make one, with the files, ports and system calls that `files` and `calls` leave it, and it ends when we
+//! do. It shares the machine's network and kernel. docs/security.md says what that contains and what not.
 
+mod callers;
+mod calls;
 mod cgroup;
 mod child;
+mod files;
 pub mod jail;
 mod log;
+mod scratch;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +29,9 @@ use futures_lite::FutureExt;
 
 use self::cgroup::Cgroups;
 use self::child::{Child, OWN_EXECUTABLE, Plan, find_program};
+pub use self::files::Paths;
 use self::jail::Jail;
+use self::scratch::Scratch;
 use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, LogLine, Started};
 use crate::function::{Deployment, Name, Runtime};
 use crate::net::Address;
@@ -34,9 +42,6 @@ use crate::unpack::Unpack;
 use crate::wire::zip::{self, Archive};
 use crate::worker::Workers;
 
-/// First user id given to a function where we are root: above what systems give to people and services, and not in
-/// `/etc/passwd`. Each function has one, so functions cannot signal or trace each other.
-const FIRST_USER: u32 = 600_000;
 /// Longest path of a unix socket (`sun_path` of unix(7), with its NUL).
 const MAX_SOCKET_PATH: usize = 107;
 /// Lines of an installation's log that its error returns.
@@ -55,6 +60,13 @@ pub struct Config {
     pub instance: String,
     /// Whether handlers are limited and have users of their own.
     pub hardened: bool,
+    /// First user id given to a function where we are root. Each function has one, so functions cannot signal or trace each
+    /// other.
+    pub first_user: u32,
+    /// Whether handlers have a network, unless their deployment wants none.
+    pub network: bool,
+    /// What every handler may use besides what it needs.
+    pub exposed: Paths,
     /// How long the installation of a function's dependencies may take.
     pub install_timeout: Duration,
 }
@@ -65,6 +77,7 @@ pub struct Process {
     executor: &'static StaticExecutor,
     workers: Workers,
     is_root: bool,
+    scratch: Scratch,
     /// Where handlers have cgroups of their own.
     cgroups: Option<Cgroups>,
     children: Mutex<HashMap<String, Running>>,
@@ -74,7 +87,8 @@ pub struct Process {
 
 struct Running {
     child: Arc<Child>,
-    dir: PathBuf,
+    /// Of its socket, and of what it writes.
+    dirs: [PathBuf; 2],
 }
 
 impl Process {
@@ -99,8 +113,13 @@ impl Process {
             write_program(&dir.join(runtime.name()), runtime).map_err(failed)?;
         }
         let is_root = rustix::process::geteuid().is_root();
+        let scratch = Scratch::open(&config.instance, dir)?;
         let cgroups = if config.hardened { Cgroups::open(&config.instance) } else { None };
-        Ok(Self { config, executor, workers, is_root, cgroups, children: Mutex::default(), users: Mutex::default() })
+        if config.hardened {
+            tell_what_is_open(dir, is_root);
+        }
+        let (children, users) = (Mutex::default(), Mutex::default());
+        Ok(Self { config, executor, workers, is_root, scratch, cgroups, children, users })
     }
 
     async fn prepare_files(&self, deployment: &Deployment) -> Result<(), BackendError> {
@@ -153,6 +172,21 @@ impl Process {
     async fn install(&self, deployment: &Deployment, dir: &Path) -> Result<(), BackendError> {
         let Some(dependencies) = &runtimes::spec(deployment.runtime).dependencies else { return Ok(()) };
         self.own(dir, deployment, true)?;
+        let id = format!("install-{:08x}", fastrand::u32(..));
+        let scratch = self.scratch.make(&id, self.user(&deployment.name));
+        let scratch = scratch.map_err(|e| engine(format!("cannot make a folder for {}: {e}", dependencies.file)))?;
+        let result = self.install_with(deployment, dir, dependencies, &scratch).await;
+        self.remove(scratch).await;
+        result
+    }
+
+    async fn install_with(
+        &self,
+        deployment: &Deployment,
+        dir: &Path,
+        dependencies: &runtimes::Dependencies,
+        scratch: &Path,
+    ) -> Result<(), BackendError> {
         let cache = dir.join(".cache");
         let cache_text = cache.to_string_lossy();
         let mut words = dependencies.command(&cache_text);
@@ -160,11 +194,19 @@ impl Process {
         let found = find_program(&program).ok_or_else(|| {
             engine(format!("{program} is not installed on this machine: {} needs it", dependencies.file))
         })?;
+        let mut paths = self.paths(&found, &[], &[dir, scratch]);
         let command = std::iter::once(found.into()).chain(words.map(OsString::from)).collect();
-        let mut env = base_env();
+        let mut env = base_env(scratch);
         // How packages are reached is the machine's business: its settings for it hold here, and only here.
-        env.extend(std::env::vars_os().filter(|(key, _)| is_package_setting(&key.to_string_lossy())));
-        let jail = Jail { parent: std::process::id(), pids: 0, memory: 0, hardened: self.config.hardened };
+        for (key, value) in std::env::vars_os().filter(|(key, _)| is_package_setting(&key.to_string_lossy())) {
+            // The files that they name as well.
+            let words = value.to_string_lossy();
+            let files = words.split_whitespace().map(|word| word.strip_prefix("file://").unwrap_or(word));
+            paths.read.extend(files.filter(|word| word.starts_with('/')).map(str::to_owned));
+            env.push((key, value));
+        }
+        let hardened = self.config.hardened;
+        let jail = Jail { parent: std::process::id(), pids: 0, memory: 0, hardened, network: true, paths };
         let user = self.user(&deployment.name);
         let plan = Plan { command, dir: dir.to_owned(), env, jail, user, cgroup: None };
         let child = Child::start(plan, self.executor).map_err(|e| engine(format!("cannot start {program}: {e}")))?;
@@ -202,6 +244,10 @@ impl Process {
         if let Some(user) = user {
             chown(&dir, Some(user), Some(user)).map_err(|e| failed("make a folder for", e))?;
         }
+        let scratch = self.scratch.make(&id, user).map_err(|e| {
+            let _ = fs::remove_dir_all(&dir);
+            failed("make a folder for", e)
+        })?;
         let socket = dir.join("s");
         let function_dir = self.function_dir(deployment);
         let program = self.config.run_dir.join(deployment.runtime.name());
@@ -211,7 +257,7 @@ impl Process {
                 .replace("{self}", OWN_EXECUTABLE)
                 .into()
         };
-        let mut env = base_env();
+        let mut env = base_env(&scratch);
         env.extend(runtimes::spec(deployment.runtime).env.iter().map(|(key, value)| (key.into(), value.into())));
         for pair in &deployment.envs {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -227,6 +273,8 @@ impl Process {
             // V8 reserves far more than it uses.
             memory: if deployment.runtime == Runtime::Nodejs { 0 } else { deployment.limits.memory },
             hardened: self.config.hardened,
+            network: self.config.network && deployment.network,
+            paths: self.paths(&interpreter, &[&function_dir, &program], &[&dir, &scratch]),
         };
         let command = runtimes::spec(deployment.runtime).host.command.iter().map(fill).collect();
         let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.make(&id, &deployment.limits)).transpose();
@@ -235,10 +283,25 @@ impl Process {
         });
         let child = started.map_err(|e| {
             let _ = fs::remove_dir_all(&dir);
+            let _ = fs::remove_dir_all(&scratch);
             failed("start", e)
         })?;
-        self.children().insert(id.clone(), Running { child, dir });
+        self.children().insert(id.clone(), Running { child, dirs: [dir, scratch] });
         Ok(Started { id, addresses: vec![Address::Unix(socket)] })
+    }
+
+    /// What a handler or an installation may use: the program that runs it, what is named, and what is every handler's.
+    fn paths(&self, program: &Path, read: &[&Path], write: &[&Path]) -> Paths {
+        let mut paths = self.config.exposed.clone();
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        paths.read.extend(read.iter().map(|path| text(path)));
+        paths.write.extend(write.iter().map(|path| text(path)));
+        // One that is not among the system's has its library beside it.
+        if let Ok(program) = program.canonicalize() {
+            paths.read.extend(program.ancestors().nth(2).map(|prefix| text(&prefix.join("lib"))));
+            paths.read.push(text(&program));
+        }
+        paths
     }
 
     fn interpreter(&self, runtime: Runtime) -> Result<PathBuf, BackendError> {
@@ -261,7 +324,7 @@ impl Process {
         if let Some(user) = users.get(name) {
             return Some(*user);
         }
-        let user = (FIRST_USER..).find(|user| users.values().all(|taken| taken != user))?;
+        let user = (self.config.first_user..).find(|user| users.values().all(|taken| taken != user))?;
         users.insert(name.clone(), user);
         Some(user)
     }
@@ -329,8 +392,8 @@ impl Backend for Process {
             let Some(child) = self.child(id) else { return Ok(()) };
             child.stop().await;
             let running = self.children().remove(id);
-            if let Some(running) = running {
-                self.remove(running.dir).await;
+            for dir in running.map(|running| running.dirs).into_iter().flatten() {
+                self.remove(dir).await;
             }
             Ok(())
         })
@@ -365,6 +428,15 @@ impl Backend for Process {
         self.child(id)?.resident()
     }
 
+    fn is_handler(&self, peer: SocketAddr) -> bool {
+        // Without users of their own and without a jail nothing tells them from others.
+        if !self.config.hardened {
+            return false;
+        }
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        callers::is_handler(peer, self.is_root.then_some(&*users))
+    }
+
     fn running(&self) -> Boxed<'_, Result<Vec<Found>, BackendError>> {
         // Children end with the runtime that started them.
         Box::pin(async { Ok(Vec::new()) })
@@ -380,8 +452,30 @@ fn engine(text: String) -> BackendError {
     BackendError { kind: BackendErrorKind::Engine, text }
 }
 
-fn base_env() -> Vec<(OsString, OsString)> {
-    [("PATH", PATH), ("HOME", "/tmp"), ("LANG", "C.UTF-8")].map(|(key, value)| (key.into(), value.into())).into()
+fn base_env(scratch: &Path) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<_> = [("PATH", PATH), ("LANG", "C.UTF-8")].map(|(key, value)| (key.into(), value.into())).into();
+    env.extend(["HOME", "TMPDIR"].map(|key| (key.into(), scratch.into())));
+    env
+}
+
+/// Says in the log what handlers can reach that they should not.
+fn tell_what_is_open(run_dir: &Path, is_root: bool) {
+    let open = files::not_enforced();
+    if !open.is_empty() {
+        ::log::warn!(
+            "handlers are not confined in all: this kernel's Landlock cannot keep them from {}",
+            open.join(", ")
+        );
+    }
+    let engine = "/var/run/docker.sock";
+    // As root we give them users of their own, without our groups.
+    if !is_root && rustix::fs::access(engine, rustix::fs::Access::WRITE_OK).is_ok() {
+        ::log::warn!("handlers can reach {engine} as we can, and so become root: take our user out of its group");
+    }
+    if files::is_readable(run_dir) {
+        let dir = run_dir.display();
+        ::log::warn!("handlers may read all that their user may in {dir}: name a --state-dir outside of /usr and /opt");
+    }
 }
 
 fn is_package_setting(key: &str) -> bool {
