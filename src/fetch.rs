@@ -11,7 +11,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -408,12 +408,25 @@ async fn connect(url: &Url, config: &Config) -> Result<Box<dyn Connection>, Erro
             failed = Error::new(ErrorKind::Address, text);
             continue;
         }
+        if !config.policy.allow_local && is_own(address) {
+            let text = format!("{url} is at {}, an address of this machine: such are not fetched from", address.ip());
+            failed = Error::new(ErrorKind::Address, text);
+            continue;
+        }
         match connect_tcp(address).await {
             Ok(tcp) => return secure(url, config, tcp).await,
             Err(e) => failed = Error::server(url, format_args!("cannot connect to {address}: {e}")),
         }
     }
     Err(failed)
+}
+
+/// Whether what is sent to `address` stays on this machine: it would come from that very address. Nothing is sent for that.
+fn is_own(address: SocketAddr) -> bool {
+    let any: SocketAddr =
+        if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let from = UdpSocket::bind(any).and_then(|socket| socket.connect(address).and_then(|()| socket.local_addr()));
+    from.is_ok_and(|from| from.ip().to_canonical() == address.ip().to_canonical())
 }
 
 async fn connect_tcp(address: SocketAddr) -> io::Result<Async<TcpStream>> {

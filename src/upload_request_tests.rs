@@ -97,6 +97,69 @@ fn each_missing_or_mistyped_field_is_named_with_what_it_should_be() {
 }
 
 #[test]
+fn the_bounds_of_each_field_are_taken_and_what_is_beyond_is_refused() {
+    let long = |n: usize| format!("\"{}\"", "a".repeat(n));
+    let folder = |n: usize| format!("\"{}\"", "a/".repeat(n));
+    let limit = |name: &str, value: &str| ("limits", format!("{{\"{name}\":{value}}}"));
+    for (field, value) in [
+        ("name", long(1)),
+        ("name", long(63)),
+        ("name", "\"0\"".into()),
+        ("threads", "1".into()),
+        ("threads", "64".into()),
+        ("subfolder_path", folder(64)),
+        ("idle", "\"1s\"".into()),
+        ("idle", "\"8760h\"".into()),
+        limit("memory", "6291456"),
+        limit("memory", "18446744073709551615"),
+        limit("cpu", "1024"),
+        limit("cpu", "\"1m\""),
+        limit("pids", "1"),
+        limit("pids", "32768"),
+        limit("timeout", "\"1ms\""),
+        limit("timeout", "\"24h\""),
+        limit("concurrency", "1"),
+        limit("concurrency", "4096"),
+        limit("queue", "0"),
+        limit("queue", "65536"),
+    ] {
+        assert!(with(field, &value).is_ok(), "{field} {value}: {:?}", with(field, &value));
+    }
+    for (field, value) in [
+        ("name", long(0)),
+        ("name", long(64)),
+        ("name", "\"\\u00e4\"".into()),
+        ("name", "\"\\uff21\"".into()),
+        ("name", "\"a\\u0000\"".into()),
+        ("name", "\"..\"".into()),
+        ("name", "\"a b\"".into()),
+        ("env", "\"Python3\"".into()),
+        ("env", "\"python3 \"".into()),
+        ("threads", "0".into()),
+        ("threads", "65".into()),
+        ("threads", "18446744073709551616".into()),
+        ("threads", "1.0".into()),
+        ("subfolder_path", folder(65)),
+        ("subfolder_path", "\"a\\u0000\"".into()),
+        ("subfolder_path", "\"a\\\\b\"".into()),
+        ("idle", "\"999ms\"".into()),
+        ("idle", "\"8761h\"".into()),
+        limit("memory", "6291455"),
+        limit("memory", "18446744073709551616"),
+        limit("memory", "\"17179869184Gi\""),
+        limit("cpu", "1025"),
+        limit("pids", "32769"),
+        limit("timeout", "\"86400001ms\""),
+        limit("timeout", "\"0ms\""),
+        limit("concurrency", "4097"),
+        limit("queue", "65537"),
+    ] {
+        let error = with(field, &value).unwrap_err();
+        assert!(error.starts_with(field) && !error.contains('\n') && error.len() < 200, "{field} {value}: {error}");
+    }
+}
+
+#[test]
 fn a_field_that_is_there_twice_is_refused() {
     let error = upload(r#"{"name":"a","env":"python3","threads":1,"name":"b"}"#, Some(1), &defaults()).unwrap_err();
     assert_eq!(error, "not the JSON that was expected: duplicate field `name`");

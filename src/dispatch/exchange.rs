@@ -129,6 +129,13 @@ pub(super) async fn connect(lease: &Lease, deadline: Instant) -> Result<Option<S
 /// At most as many such bodies are held as handlers have places.
 const HELD: usize = 64 * 1024;
 
+/// Buffers that one call moves in either direction before others get their turn: who sends and takes without a pause would have
+/// the executor, and its own deadline, for itself.
+const TURN: u8 = 8;
+
+/// Interim responses (1xx) before the real one.
+const MAX_INTERIM: u8 = 8;
+
 /// Sends `call` over `stream` and reads the head of the reply.
 pub(super) async fn run<'a>(
     stream: Stream,
@@ -159,6 +166,8 @@ pub(super) async fn run<'a>(
         left: BodyLeft::Done,
         deadline: Timer::at(deadline),
         reusable: true,
+        moved: 0,
+        interim: 0,
         metered: metered.take(),
     };
     let head = match poll_fn(|cx| exchange.poll_head(cx)).await {
@@ -234,6 +243,10 @@ struct Exchange<'a> {
     deadline: Timer,
     /// Whether the connection can serve another call once the reply was read.
     reusable: bool,
+    /// Buffers received in this turn.
+    moved: u8,
+    /// Interim responses so far.
+    interim: u8,
     /// Counts the call; the caller of [`run`] has it where there is no reply.
     metered: Option<Metered>,
 }
@@ -243,9 +256,16 @@ impl Exchange<'_> {
         loop {
             if let Some(bytes) = self.buf.get(self.start..self.end).filter(|b| !b.is_empty()) {
                 match http1::parse_response(bytes, false) {
+                    Ok(Some(head)) if head.status == 101 => {
+                        return Poll::Ready(Err(self.broke("it changed to another protocol, which nobody asked for")));
+                    }
                     // An interim response (RFC 9110 §15.2) says nothing to us.
                     Ok(Some(head)) if head.status < 200 => {
                         self.start += head.len;
+                        self.interim += 1;
+                        if self.interim > MAX_INTERIM {
+                            return Poll::Ready(Err(self.broke("it sent more than 8 interim responses")));
+                        }
                         continue;
                     }
                     Ok(Some(head)) => {
@@ -351,8 +371,16 @@ impl Exchange<'_> {
                 Poll::Pending => {}
             }
         }
-        let room = self.buf.get_mut(self.end..).unwrap_or_default();
-        match Pin::new(&mut stream).poll_read(cx, room) {
+        let turn_is_over = self.moved == TURN;
+        let read = if turn_is_over {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        } else {
+            let room = self.buf.get_mut(self.end..).unwrap_or_default();
+            Pin::new(&mut stream).poll_read(cx, room)
+        };
+        self.moved = if read.is_ready() { self.moved + 1 } else { 0 };
+        match read {
             Poll::Ready(Ok(n)) => {
                 self.end += n;
                 Poll::Ready(Ok(n))
@@ -470,9 +498,9 @@ impl<'a> Pump<'a> {
         Self { head, sent: 0, body, read }
     }
 
-    /// Sends until all is sent, or neither side moves.
+    /// Sends until all is sent, neither side moves, or its turn is over.
     fn poll(&mut self, mut stream: &Stream, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
-        loop {
+        for _ in 0..TURN {
             let more = self.body.poll_fill(cx, &mut self.read)?;
             let head = self.head.get(self.sent..).unwrap_or_default();
             let data = self.body.pending();
@@ -489,6 +517,8 @@ impl<'a> Pump<'a> {
             self.sent += of_head;
             self.body.advance(n - of_head);
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

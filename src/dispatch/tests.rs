@@ -216,14 +216,25 @@ fn a_function_that_is_installed_again_goes_on_taking_calls() {
     block_on(async { dispatch.call(call(&headers, Body::Bytes(b"x"))).await.map(drop) }).unwrap();
 }
 
+/// More interim responses than anybody needs, and then a whole one.
+const INTERIM: &[u8] = concat!(
+    "HTTP/1.1 100 A\r\n\r\nHTTP/1.1 100 B\r\n\r\nHTTP/1.1 100 C\r\n\r\n",
+    "HTTP/1.1 103 D\r\n\r\nHTTP/1.1 103 E\r\n\r\nHTTP/1.1 103 F\r\n\r\n",
+    "HTTP/1.1 103 G\r\n\r\nHTTP/1.1 103 H\r\n\r\nHTTP/1.1 103 I\r\n\r\n",
+    "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+)
+.as_bytes();
+
 #[test]
 fn a_handler_that_breaks_is_one_failure_with_a_reason() {
-    let broken: [(&str, &[u8]); 5] = [
+    let broken: [(&str, &[u8]); 7] = [
         ("b1", b""),
         ("b2", b"HTTP/1.1 200 OK\r\ncontent-le"),
         ("b3", b"rubbish\r\n\r\n"),
         ("b4", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"),
         ("b5", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"),
+        ("b6", b"HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+        ("b7", INTERIM),
     ];
     for (tag, answer) in broken {
         let fake = Fake::new(tag, move |stream| {
@@ -342,6 +353,73 @@ fn a_body_larger_than_all_buffers_flows_both_ways_at_once() {
         assert_eq!(body.len(), SIZE);
         assert!(body.iter().all(|&b| b == b'x'));
     }
+}
+
+/// How many bytes of a body were asked for.
+struct Counted(Pieces, Arc<std::sync::atomic::AtomicUsize>);
+
+impl BodyStream for Counted {
+    fn length(&self) -> Option<u64> {
+        self.0.length()
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut [u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let read = self.0.poll_read(cx, buf);
+        if let std::task::Poll::Ready(Ok(n)) = &read {
+            self.1.fetch_add(*n, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+#[test]
+fn who_sends_and_takes_without_a_pause_lets_others_have_their_turn() {
+    // All of it fits the socket's buffer: without turns one look moves it all.
+    const SIZE: usize = 100_000;
+    const MOST: usize = 8 * crate::buffers::SIZE;
+    let (sent, wait) = mpsc::channel();
+    let (go, begin) = mpsc::channel::<()>();
+    let begin = Mutex::new(begin);
+    let fake = Fake::new("turns", move |stream| {
+        let Some(head) = head(stream) else { return false };
+        begin.lock().unwrap().recv().unwrap();
+        stream.read_exact(&mut vec![0; length(&head)]).unwrap();
+        let answer = [format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n").into_bytes(), vec![b'x'; SIZE]];
+        stream.get_mut().write_all(&answer.concat()).unwrap();
+        sent.send(()).unwrap();
+        true
+    });
+    let dispatch = Dispatch::new(Buffers::default());
+    dispatch.install(fake.function(limits()));
+    let headers = Headers::new();
+    let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut body = Counted(Pieces { left: SIZE, known: true }, Arc::clone(&read));
+    block_on(async {
+        let mut call = Box::pin(dispatch.call(call(&headers, Body::Stream(&mut body))));
+        let mut before = 0;
+        while before < SIZE {
+            assert!(future::poll_once(&mut call).await.is_none());
+            let now = read.load(Ordering::Relaxed);
+            assert!(now - before <= MOST, "{} bytes at once", now - before);
+            before = now;
+            future::yield_now().await;
+        }
+        go.send(()).unwrap();
+        let mut reply = call.await.unwrap();
+        wait.recv().unwrap();
+        let mut taken = 0;
+        let all = async {
+            while let n @ 1.. = reply.chunk().await.unwrap().len() {
+                taken += n;
+            }
+        };
+        assert!(future::poll_once(Box::pin(all)).await.is_none());
+        assert!(taken > 0 && taken <= MOST, "{taken} bytes at once");
+    });
 }
 
 #[test]

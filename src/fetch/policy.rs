@@ -51,12 +51,17 @@ impl Policy {
     }
 }
 
-/// The IPv4 address within an IPv4-mapped or -compatible (RFC 4291 §2.5.5), NAT64 (RFC 6052) or 6to4 (RFC 3056) one.
+/// The IPv4 address within an IPv4-mapped or -compatible (RFC 4291 §2.5.5), translated (RFC 2765 §2.1), NAT64 (RFC 6052, and
+/// RFC 8215 with the whole of its last 32 bits) or 6to4 (RFC 3056) one. Teredo (RFC 4380) is not looked into: nothing that is
+/// sent there comes back to this machine but through its own tunnel.
 fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        [0, 0, 0, 0, 0, 0 | 0xffff, a, b] | [0x64, 0xff9b, 0, 0, 0, 0, a, b] | [0x2002, a, b, ..] => v4(a, b),
+        [0, 0, 0, 0, 0, 0 | 0xffff, a, b]
+        | [0, 0, 0, 0, 0xffff, 0, a, b]
+        | [0x64, 0xff9b, 0 | 1, 0, 0, 0, a, b]
+        | [0x2002, a, b, ..] => v4(a, b),
         _ => None,
     }
 }

@@ -254,6 +254,31 @@ fn local_addresses_are_refused_unless_allowed() {
     );
 }
 
+/// The address that others see this machine at, unless it has none.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+#[test]
+fn this_machine_is_refused_by_whatever_address_it_has() {
+    let Some(own) = own_address() else {
+        assert!(std::env::var_os("CI").is_none(), "CI's machine has an address");
+        eprintln!("\n*** SKIPPED: this machine has no address but loopback ***\n");
+        return;
+    };
+    let listener = TcpListener::bind((own, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let strict = Config { policy: Policy::default(), ..config() };
+    let error = fetch(&format!("http://{own}:{port}/"), &strict).unwrap_err();
+    let text = format!("http://{own}:{port} is at {own}, an address of this machine: such are not fetched from");
+    assert_eq!((error.kind, error.text), (ErrorKind::Address, text));
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "nobody connected");
+    assert!(!is_own("192.0.2.1:80".parse().unwrap()), "others are not");
+}
+
 #[test]
 fn a_redirect_to_a_refused_address_is_refused() {
     // Allowed to begin with, so that the redirect is what is judged: 0.0.0.0 never is.
@@ -284,7 +309,12 @@ fn the_policy_knows_addresses_in_every_disguise() {
         "::ffff:0.0.0.0",
         "64:ff9b::127.0.0.1",
         "64:ff9b::a9fe:a9fe",
+        "::ffff:0:127.0.0.1",
+        "::ffff:0:a9fe:a9fe",
+        "64:ff9b:1::127.0.0.1",
+        "64:ff9b::0.0.0.0",
         "2002:7f00:1::1",
+        "2002::1",
         "2002:a9fe:a9fe::",
     ] {
         assert!(strict(address).is_err(), "{address}");
@@ -298,6 +328,7 @@ fn the_policy_knows_addresses_in_every_disguise() {
         "fd00::1",
         "2001:db8::1",
         "::ffff:10.0.0.1",
+        "64:ff9b::10.0.0.1",
         "2002:c0a8:101::1",
     ] {
         assert_eq!(strict(address), Ok(()), "{address}");

@@ -242,6 +242,8 @@ impl<S: Service> Server<S> {
             if input.start == input.end {
                 return Next::Idle;
             }
+            // Who sends requests without waiting for answers does not keep others from theirs.
+            futures_lite::future::yield_now().await;
         }
     }
 

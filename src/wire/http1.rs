@@ -154,6 +154,7 @@ pub fn parse_response(buf: &[u8], bodyless: bool) -> Result<Option<Response>, Re
     } else {
         match (read.chunked, read.length) {
             (true, Some(_)) => return Err(bad("Content-Length and Transfer-Encoding exclude each other")),
+            (true, None) if minor == 0 => return Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
             (true, None) => Framing::Chunked,
             (false, Some(length)) => Framing::Length(length),
             (false, None) => Framing::UntilClose,

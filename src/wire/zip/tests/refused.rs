@@ -165,6 +165,58 @@ fn bombs_are_refused_before_they_are_unpacked() {
 }
 
 #[test]
+fn zip64_numbers_are_believed_no_more_than_others() {
+    let zip64 = |entries: u64, size: u64, offset: u64| {
+        let one = archive(&[raw("fn.py", b"x")]);
+        let (mut zip, end) = (one[..one.len() - 22].to_vec(), one[one.len() - 22..].to_vec());
+        let at = zip.len() as u64;
+        zip.extend(b"PK\x06\x06");
+        zip.extend(44u64.to_le_bytes());
+        zip.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        for n in [entries, entries, size, offset] {
+            zip.extend(n.to_le_bytes());
+        }
+        zip.extend(b"PK\x06\x07\0\0\0\0");
+        zip.extend(at.to_le_bytes());
+        zip.extend([1, 0, 0, 0]);
+        zip.extend(end);
+        zip
+    };
+    let size = 46 + 5;
+    assert_eq!(visit(&zip64(1, size, 36)).unwrap(), ["fn.py 644 x"]);
+    for zip in [
+        zip64(u64::MAX, size, 36),
+        zip64(1, u64::MAX, 36),
+        zip64(1, size, u64::MAX),
+        zip64(1, size, 1 << 63),
+        zip64(2, size, 36),
+        zip64(0, size, 36),
+        zip64(1, size, 37),
+        zip64(1, 0, 36),
+    ] {
+        refusal(&zip);
+    }
+    let mut wide = raw("fn.py", b"x");
+    for (size, packed) in [(u64::MAX, 1), (1, u64::MAX), (u64::MAX, u64::MAX), (1 << 63, 1 << 63)] {
+        wide.extra = [&[1, 0, 16, 0][..], &size.to_le_bytes(), &packed.to_le_bytes()].concat();
+        let mut zip = archive(std::slice::from_ref(&wide));
+        let record = zip.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+        zip[record + 20..record + 28].fill(0xff);
+        refusal(&zip);
+    }
+}
+
+#[test]
+fn an_archive_in_an_archive_is_a_file() {
+    let mut zip = archive(&[deflated("bomb", &[0; 100_000])]);
+    for _ in 0..20 {
+        zip = archive(&[deflated("nested.zip", &zip)]);
+    }
+    let told = visit(&zip).unwrap();
+    assert!(told.len() == 1 && told[0].starts_with("nested.zip 644 PK"), "{told:?}");
+}
+
+#[test]
 fn what_is_no_zip_archive_is_told_apart() {
     assert_eq!(refusal(b""), "the zip archive is empty");
     assert_eq!(refusal(b"\x1f\x8b\x08\0 and so on, long enough"), "this is a gzip file; send a zip archive");
