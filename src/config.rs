@@ -4,6 +4,7 @@
 //! Nothing here opens, binds or starts anything.
 
 mod address;
+mod tls;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use log::LevelFilter;
 
 pub use address::Listen;
 use address::{local, parse_listen, parse_management};
+pub use tls::TlsDoors;
+use tls::parse_doors;
 
 use crate::backend::docker::{self, EngineAddress};
 pub use crate::backend::docker::{Network, Reach};
@@ -68,6 +71,10 @@ pub struct Config {
     #[argh(option, arg_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
+    /// PEM file of CAs: management takes only connections with a certificate of one of them; SIGHUP reads it again
+    #[argh(option, arg_name = "FILE")]
+    pub management_client_ca: Option<PathBuf>,
+
     /// let whoever reaches the management API deploy, where it listens beyond this machine without tokens
     #[argh(switch)]
     pub insecure_management: bool,
@@ -83,6 +90,18 @@ pub struct Config {
     /// address of the gRPC front door, or off; default [::]:9000
     #[argh(option, arg_name = "ADDR", from_str_fn(parse_listen), default = "Listen::everywhere(GRPC_PORT)")]
     pub grpc: Listen,
+
+    /// PEM file of our certificate and those up to its CA: doors speak TLS (docs/security.md); SIGHUP reads it again
+    #[argh(option, arg_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file of its private key
+    #[argh(option, arg_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// which doors speak TLS, some of http,grpc,management; default all, management only where others reach it
+    #[argh(option, arg_name = "DOORS", from_str_fn(parse_doors))]
+    pub tls_doors: Option<TlsDoors>,
 
     /// host in the URLs that a deployment answers; default: the one the client called
     #[argh(option, arg_name = "HOST")]
@@ -356,6 +375,7 @@ impl Config {
         }
         self.state_dir = std::path::absolute(&self.state_dir)
             .map_err(|e| format!("--state-dir: cannot make {:?} absolute: {e}", self.state_dir))?;
+        self.check_tls()?;
         self.may_manage_at(self.management)?;
         self.engine().map_err(|e| format!("--docker-host: {e}"))?;
         if self.keep_handlers && self.backend == BackendChoice::Process {
@@ -369,15 +389,16 @@ impl Config {
         Ok(self)
     }
 
-    /// Checks that the management API may listen at `addr`: beyond this machine it needs tokens.
+    /// Checks that the management API may listen at `addr`: beyond this machine it needs tokens, or clients' certificates.
     ///
     /// # Errors
     /// One line that says what to do.
     pub fn may_manage_at(&self, addr: SocketAddr) -> Result<(), String> {
-        if !addr.ip().to_canonical().is_loopback() && self.token_file.is_none() && !self.insecure_management {
+        let asks = self.token_file.is_some() || self.management_client_ca.is_some();
+        if !addr.ip().to_canonical().is_loopback() && !asks && !self.insecure_management {
             return Err(format!(
                 "--management: whoever reaches {addr} could deploy what he likes: name a --token-file (tinyfaas token new makes \
-                 tokens), or accept it with --insecure-management"
+                 tokens) or a --management-client-ca, or accept it with --insecure-management"
             ));
         }
         Ok(())

@@ -93,6 +93,7 @@ fn every_flag_of_serve_can_be_in_the_file() {
             (_, "UID") => "7777",
             (_, "PATH") => "/x:ro",
             (_, "HOST" | "DIR" | "FILE") => "x",
+            (_, "DOORS") => "http",
             other => panic!("a new kind of flag: {other:?}"),
         };
         let by_flag = parse(&[flag.long.into(), value.into()]).unwrap();

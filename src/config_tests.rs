@@ -154,3 +154,42 @@ fn state_lives_where_the_user_may_write() {
     assert!(config.validate().unwrap_err().contains("--state-dir"));
     assert!(parse(&["--state-dir", "here"]).unwrap().state_dir.is_absolute());
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn tls_is_spoken_where_others_connect_or_where_it_is_said() {
+    let doors = |more: &[&str]| {
+        let config = parse(&[&["--tls-cert", "c", "--tls-key", "k"], more].concat()).unwrap();
+        let doors = config.tls_doors_at(config.management);
+        (doors.http, doors.grpc, doors.management)
+    };
+    let elsewhere = ["--management", "0.0.0.0:8080", "--insecure-management"];
+    assert_eq!(doors(&[]), (true, true, false));
+    assert_eq!(doors(&elsewhere), (true, true, true));
+    assert_eq!(doors(&["--management-client-ca", "a"]), (true, true, true));
+    assert_eq!(doors(&["--tls-doors", "management"]), (false, false, true));
+    assert_eq!(doors(&["--tls-doors", "grpc,http", elsewhere[0], elsewhere[1], elsewhere[2]]), (true, true, false));
+    let none = Config::default();
+    assert!(
+        none.tls_files().is_none()
+            && none.tls_doors_at("0.0.0.0:1".parse().unwrap())
+                == parse_doors("http").map(|d| TlsDoors { http: false, ..d }).unwrap()
+    );
+    // Who wants certificates needs no tokens, but TLS.
+    let wants = ["--management", "0.0.0.0:8080", "--management-client-ca", "a"];
+    assert!(parse(&[&["--tls-cert", "c", "--tls-key", "k"], &wants[..]].concat()).is_ok());
+    assert!(parse(&wants).unwrap_err().contains("--tls-cert and --tls-key"));
+    for wrong in ["", "coap", "http,", "http grpc", "off"] {
+        assert!(parse(&["--tls-doors", wrong]).unwrap_err().contains("http,grpc,management"), "{wrong}");
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn a_build_without_tls_says_so() {
+    for flag in ["--tls-cert", "--tls-key", "--management-client-ca"] {
+        let error = parse(&[flag, "x"]).unwrap_err();
+        assert!(error.starts_with(flag) && error.contains("this build has no TLS"), "{error}");
+    }
+    assert!(parse(&["--tls-doors", "http"]).unwrap_err().contains("this build has no TLS"));
+}

@@ -6,7 +6,7 @@
 //!
 //! # Implementation
 //! The system's resolver blocks: it runs on a thread of its own for each download. Everything else is on the executor.
-//! While a download is open it holds one buffer of [`HEAD`] bytes, and with TLS what rustls holds.
+//! While a download is open it holds one buffer of [`HEAD`] bytes, and with TLS a record.
 
 use std::fmt;
 use std::future::Future;
@@ -16,9 +16,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 
+use crate::net::Stream;
 use crate::reactor::{Async, Timer};
+use crate::tls::{self, Trust};
 use crate::wire::chunked::ChunkDecoder;
 use crate::wire::http1::{self, Framing};
 use crate::wire::url::Url;
@@ -29,8 +31,6 @@ mod tests;
 #[cfg(test)]
 #[cfg(feature = "tls")]
 mod tests_tls;
-#[cfg(feature = "tls")]
-mod tls;
 
 pub use policy::Policy;
 
@@ -116,14 +116,10 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A connection with or without TLS.
-trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
-
 /// A download whose head was read; the body comes by [`Download::read`].
 pub struct Download {
     url: Url,
-    connection: Box<dyn Connection>,
+    connection: Stream,
     deadlines: Deadlines,
     buffer: Box<[u8]>,
     from: usize,
@@ -176,7 +172,7 @@ enum Answer {
 }
 
 async fn request(url: &Url, config: &Config, deadlines: Deadlines) -> Result<Answer, Error> {
-    let mut connection = deadlines.total(url, connect(url, config)).await?;
+    let connection = deadlines.total(url, connect(url, config)).await?;
     let head = format!(
         "GET {} HTTP/1.1\r\nhost: {}\r\nuser-agent: tinyfaas/{}\r\naccept: */*\r\naccept-encoding: identity\r\n\
          connection: close\r\n\r\n",
@@ -184,8 +180,9 @@ async fn request(url: &Url, config: &Config, deadlines: Deadlines) -> Result<Ans
         url.host_field(),
         env!("CARGO_PKG_VERSION")
     );
-    deadlines.stall(url, connection.write_all(head.as_bytes())).await?;
-    deadlines.stall(url, connection.flush()).await?;
+    let mut writer = &connection;
+    deadlines.stall(url, writer.write_all(head.as_bytes())).await?;
+    deadlines.stall(url, writer.flush()).await?;
 
     let buffer = vec![0; HEAD].into_boxed_slice();
     let mut download = Download {
@@ -306,7 +303,7 @@ impl Download {
                 return Err(Error::server(&self.url, format_args!("the response's head is over {HEAD} bytes")));
             }
             let room = self.buffer.get_mut(self.to..).unwrap_or_default();
-            let n = self.deadlines.stall(&self.url, self.connection.read(room)).await?;
+            let n = self.deadlines.stall(&self.url, (&self.connection).read(room)).await?;
             if n == 0 {
                 return Err(Error::server(&self.url, "the connection ended before the response's head did"));
             }
@@ -318,7 +315,7 @@ impl Download {
     async fn receive(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         let held = self.buffer.get(self.from..self.to).unwrap_or_default();
         if held.is_empty() {
-            return self.deadlines.stall(&self.url, self.connection.read(buf)).await;
+            return self.deadlines.stall(&self.url, (&self.connection).read(buf)).await;
         }
         let n = held.len().min(buf.len());
         if let (Some(to), Some(from)) = (buf.get_mut(..n), held.get(..n)) {
@@ -346,7 +343,7 @@ impl Download {
             }
             if self.from == self.to {
                 (self.from, self.to) = (0, 0);
-                let n = self.deadlines.stall(&self.url, self.connection.read(&mut self.buffer)).await?;
+                let n = self.deadlines.stall(&self.url, (&self.connection).read(&mut self.buffer)).await?;
                 if n == 0 {
                     return Err(self.cut());
                 }
@@ -396,8 +393,8 @@ impl Deadlines {
 }
 
 /// Connects to the first address of the URL's host that may be contacted and answers.
-async fn connect(url: &Url, config: &Config) -> Result<Box<dyn Connection>, Error> {
-    if url.https && cfg!(not(feature = "tls")) {
+async fn connect(url: &Url, config: &Config) -> Result<Stream, Error> {
+    if url.https && !tls::IS_THERE {
         let text = format!("{url}: this build has no TLS; use http, or build with `--features tls`");
         return Err(Error::new(ErrorKind::Address, text));
     }
@@ -437,14 +434,17 @@ async fn connect_tcp(address: SocketAddr) -> io::Result<Async<TcpStream>> {
     future::or(Async::<TcpStream>::connect(address), late).await
 }
 
-#[cfg(feature = "tls")]
-async fn secure(url: &Url, config: &Config, tcp: Async<TcpStream>) -> Result<Box<dyn Connection>, Error> {
-    if url.https { tls::connect(url, config, tcp).await } else { Ok(Box::new(tcp)) }
-}
-
-#[cfg(not(feature = "tls"))]
-async fn secure(_: &Url, _: &Config, tcp: Async<TcpStream>) -> Result<Box<dyn Connection>, Error> {
-    Ok(Box::new(tcp))
+/// Does the handshake where the URL wants one. What it needs is made for each download and goes with it.
+async fn secure(url: &Url, config: &Config, tcp: Async<TcpStream>) -> Result<Stream, Error> {
+    if !url.https {
+        return Ok(tcp.into());
+    }
+    let client = tls::Client::new(Trust::Public(config.ca_file.as_deref()), None, "http/1.1")
+        .map_err(|e| Error::new(ErrorKind::Own, format!("failed to set TLS up: {e}")))?;
+    client.connect(&url.host, tcp).await.map(Stream::from).map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidInput => Error::new(ErrorKind::Address, format!("{url}: {e}")),
+        _ => Error::server(url, format_args!("TLS failed: {e}")),
+    })
 }
 
 /// The addresses of the URL's host, in the system's order.

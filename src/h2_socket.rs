@@ -1,14 +1,13 @@
-//! A TCP stream of [`crate::reactor`] under the traits that `h2` speaks, for the gRPC front door and our own client.
+//! A [`Stream`] under the traits that `h2` speaks, for the gRPC front door and our own client.
 
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::reactor::Async;
+use crate::net::Stream;
 
 /// Bytes read at once at first: a call's frames are smaller.
 const READ_MIN: usize = 1024;
@@ -43,16 +42,18 @@ impl Meter for () {
 /// A connection's socket.
 #[derive(Debug)]
 pub struct Socket<M> {
-    stream: Async<TcpStream>,
+    stream: Stream,
     meter: M,
     /// Bytes to ask for next: `h2`'s buffer has to be zeroed before each read, so it follows what comes.
     read: usize,
+    /// What was written waits for the peer to read on.
+    waits: bool,
 }
 
 impl<M> Socket<M> {
     /// A socket whose traffic `meter` sees.
-    pub fn new(stream: Async<TcpStream>, meter: M) -> Self {
-        Self { stream, meter, read: READ_MIN }
+    pub fn new(stream: impl Into<Stream>, meter: M) -> Self {
+        Self { stream: stream.into(), meter, read: READ_MIN, waits: false }
     }
 }
 
@@ -73,7 +74,7 @@ impl<M: Meter + Unpin> AsyncRead for Socket<M> {
             return Poll::Pending;
         }
         let room = buf.initialize_unfilled_to(this.read.min(buf.remaining()));
-        let n = futures_lite::ready!(Pin::new(&mut this.stream).poll_read(cx, room))?;
+        let n = futures_lite::ready!(Pin::new(&mut &this.stream).poll_read(cx, room))?;
         this.meter.received(room.get(..n).unwrap_or_default());
         if n == this.read {
             this.read = (2 * this.read).min(READ_MAX);
@@ -88,7 +89,7 @@ impl<M: Meter + Unpin> AsyncRead for Socket<M> {
 impl<M: Meter + Unpin> AsyncWrite for Socket<M> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        let written = Pin::new(&mut &this.stream).poll_write(cx, buf);
         this.count(&written);
         written
     }
@@ -99,7 +100,7 @@ impl<M: Meter + Unpin> AsyncWrite for Socket<M> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let written = Pin::new(&mut &this.stream).poll_write_vectored(cx, bufs);
         this.count(&written);
         written
     }
@@ -108,11 +109,20 @@ impl<M: Meter + Unpin> AsyncWrite for Socket<M> {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut &this.stream).poll_flush(cx);
+        // Over TLS what was written may still wait.
+        if flushed.is_pending() {
+            this.meter.stalled();
+        } else if this.waits {
+            this.meter.sent(0);
+        }
+        this.waits = flushed.is_pending();
+        flushed
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream.get_ref().shutdown(std::net::Shutdown::Write))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &self.stream).poll_close(cx)
     }
 }

@@ -16,6 +16,7 @@
 //! - [`pack`]: a folder as an archive; [`unpack`]: an archive's files below a new folder
 //! - [`service_manager`]: what systemd is told; [`inherited`]: sockets that it opened for us
 //! - [`reactor`]: waits for sockets and for the time; [`signals`]: signals as events
+//! - [`tls`]: TLS over a socket, for the doors and for our own clients
 //! - [`worker`]: blocking work, each piece on a short-lived thread
 //! - [`wire`]: formats, as pure functions from bytes to values
 //!
@@ -57,6 +58,8 @@ pub mod signals;
 pub mod socket_owner;
 pub mod store;
 pub mod text_file;
+#[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
+pub mod tls;
 pub mod tokens;
 pub mod unpack;
 pub mod upload_request;

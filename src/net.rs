@@ -1,4 +1,4 @@
-//! Stream sockets of either kind behind one type, and the addresses they connect to.
+//! Stream sockets of either kind behind one type, TLS over them as well, and the addresses they connect to.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -8,13 +8,14 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::reactor::{Async, Timer};
+use crate::tls::TlsStream;
 
 /// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,20 @@ pub enum Stream {
     Unix(Async<UnixStream>),
     /// Over TCP.
     Tcp(Async<TcpStream>),
+    /// Over TLS over TCP. Boxed, so that the others are no larger for it.
+    Tls(Box<TlsStream>),
+}
+
+impl From<Async<TcpStream>> for Stream {
+    fn from(stream: Async<TcpStream>) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<TlsStream> for Stream {
+    fn from(stream: TlsStream) -> Self {
+        Self::Tls(Box::new(stream))
+    }
 }
 
 impl Stream {
@@ -73,6 +88,7 @@ impl Stream {
             let peeked = match self {
                 Self::Unix(s) => s.poll_read_with(cx, peek),
                 Self::Tcp(s) => s.poll_read_with(cx, peek),
+                Self::Tls(s) => return s.poll_readable(cx),
             };
             waited = peeked.is_pending();
             peeked
@@ -84,7 +100,16 @@ impl Stream {
         match self {
             Self::Unix(s) => s.may_read(),
             Self::Tcp(s) => s.may_read(),
+            Self::Tls(_) => false,
         }
+    }
+
+    /// The next byte, which is still to be read; `None` where none is there, or it is TLS that has it.
+    pub fn first_byte(&self) -> Option<u8> {
+        let Self::Tcp(s) = self else { return None };
+        let mut byte = [0];
+        let (n, _) = rustix::net::recv(s, &mut byte, RecvFlags::PEEK).ok()?;
+        (n > 0).then_some(byte[0])
     }
 
     /// Reads if bytes are there now; never waits.
@@ -96,6 +121,7 @@ impl Stream {
         match self {
             Self::Unix(s) => s.get_ref().read(buf),
             Self::Tcp(s) => s.get_ref().read(buf),
+            Self::Tls(s) => now(s.poll_read(&mut Context::from_waker(Waker::noop()), buf)),
         }
     }
 
@@ -108,10 +134,11 @@ impl Stream {
         match self {
             Self::Unix(s) => s.get_ref().write(buf),
             Self::Tcp(s) => s.get_ref().write(buf),
+            Self::Tls(s) => now(s.poll_write(&mut Context::from_waker(Waker::noop()), &[io::IoSlice::new(buf)])),
         }
     }
 
-    /// Closes the direction towards the peer: it reads an end.
+    /// Closes the direction towards the peer: it reads an end. Over TLS this says so too, if there is room now.
     ///
     /// # Errors
     /// As shutdown(2).
@@ -119,7 +146,29 @@ impl Stream {
         match self {
             Self::Unix(s) => s.get_ref().shutdown(std::net::Shutdown::Write),
             Self::Tcp(s) => s.get_ref().shutdown(std::net::Shutdown::Write),
+            Self::Tls(s) => now(s.poll_close(&mut Context::from_waker(Waker::noop()))),
         }
+    }
+
+    /// Reads what nobody wants to know: over TLS as it comes.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub async fn discard(&self, scratch: &mut [u8]) -> io::Result<usize> {
+        let mut this = self;
+        poll_fn(|cx| match self {
+            Self::Tls(s) => s.poll_discard(cx, scratch),
+            _ => Pin::new(&mut this).poll_read(cx, scratch),
+        })
+        .await
+    }
+}
+
+/// What came of it without waiting.
+fn now<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
+    match polled {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
@@ -151,6 +200,7 @@ impl AsyncRead for &Stream {
         match self.get_mut() {
             Stream::Unix(s) => Pin::new(&mut &*s).poll_read(cx, buf),
             Stream::Tcp(s) => Pin::new(&mut &*s).poll_read(cx, buf),
+            Stream::Tls(s) => s.poll_read(cx, buf),
         }
     }
 }
@@ -160,6 +210,7 @@ impl AsyncWrite for &Stream {
         match self.get_mut() {
             Stream::Unix(s) => Pin::new(&mut &*s).poll_write(cx, buf),
             Stream::Tcp(s) => Pin::new(&mut &*s).poll_write(cx, buf),
+            Stream::Tls(s) => s.poll_write(cx, &[io::IoSlice::new(buf)]),
         }
     }
 
@@ -171,14 +222,21 @@ impl AsyncWrite for &Stream {
         match self.get_mut() {
             Stream::Unix(s) => Pin::new(&mut &*s).poll_write_vectored(cx, bufs),
             Stream::Tcp(s) => Pin::new(&mut &*s).poll_write_vectored(cx, bufs),
+            Stream::Tls(s) => s.poll_write(cx, bufs),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tls(s) => s.poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shutdown_write())
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tls(s) => s.poll_close(cx),
+            other => Poll::Ready(other.shutdown_write()),
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::fetch;
 use crate::logging;
 use crate::management::{Management, Settings};
 use crate::provision::Job;
+use crate::tls::Doors;
 use crate::tokens::Tokens;
 use crate::upload_request::Defaults;
 use crate::worker::Workers;
@@ -27,6 +28,8 @@ pub struct Reload {
     pub front_doors: Vec<(&'static str, u16)>,
     /// Who may ask the management API.
     pub tokens: Option<Arc<Tokens>>,
+    /// Doors with certificates.
+    pub tls: Option<Arc<Doors>>,
     /// Deploys functions.
     pub deployer: Arc<Deployer>,
     /// Answers the management API.
@@ -38,7 +41,8 @@ pub struct Reload {
 impl Reload {
     /// Whether there is a file or a folder to read again.
     pub fn is_of_use(&self) -> bool {
-        self.config.config.is_some() || self.config.functions.is_some() || self.config.token_file.is_some()
+        let config = &self.config;
+        [&config.config, &config.functions, &config.token_file, &config.tls_cert].iter().any(|path| path.is_some())
     }
 
     /// Reads the file again and takes over what can be; where it is wrong, all stays as it is. Then has the folder of
@@ -65,6 +69,12 @@ impl Reload {
             match workers.unblock(move || Tokens::read(&path)).await.map_err(|e| e.to_string()).and_then(|r| r) {
                 Ok(tokens) => self.tokens = Some(Arc::new(tokens)),
                 Err(e) => log::error!("the tokens stay as they were: {e}"),
+            }
+        }
+        if let Some(tls) = self.tls.clone() {
+            match workers.unblock(move || tls.reload()).await.map_err(|e| e.to_string()).and_then(|r| r) {
+                Ok(()) => log::info!("certificates were read again"),
+                Err(e) => log::error!("the certificates stay as they were: {e}"),
             }
         }
         self.management.set(management_settings(&self.config, self.front_doors.clone(), self.tokens.clone()));

@@ -28,6 +28,7 @@ use crate::service_manager::ServiceManager;
 use crate::shutdown::Shutdown;
 use crate::signals::Signals;
 use crate::store::Store;
+use crate::tls::{Acceptor, Doors};
 use crate::tokens::Tokens;
 use crate::worker::Workers;
 
@@ -116,17 +117,20 @@ impl Server<'_> {
                 inherited.none_for(door)?;
             }
         }
+        let tls = self.config.tls_files().map(Doors::load).transpose()?.map(Arc::new);
+        let speaks = self.config.tls_doors_at(self.config.management);
         let mut doors = Vec::new();
         let mut running = Vec::new();
         let coap_repeated = Arc::default();
         if let Some(addr) = self.config.http.addr() {
             let (listener, port) = listen("http", addr, &mut inherited)?;
-            doors.push(("http", port));
+            let tls = tls.as_ref().filter(|_| speaks.http).map(|tls| Arc::clone(&tls.http));
+            doors.push((if tls.is_some() { "https" } else { "http" }, port));
             let calls = self.config.async_calls;
             let door = front::http::Front::new(Arc::clone(&self.dispatch), self.executor, calls, self.budget.clone());
             let bounds =
                 self.http_bounds(self.config.max_connections, self.config.connections_each(), self.config.max_body);
-            running.push(self.spawn_http(listener, Arc::new(door), bounds));
+            running.push(self.spawn_http(listener, tls, Arc::new(door), bounds));
         }
         if let Some(addr) = self.config.coap.addr() {
             let mut config = self.coap_config(addr);
@@ -139,15 +143,17 @@ impl Server<'_> {
         }
         if let Some(addr) = self.config.grpc.addr() {
             let (listener, port) = listen("grpc", addr, &mut inherited)?;
-            doors.push(("grpc", port));
+            let tls = tls.as_ref().filter(|_| speaks.grpc).map(|tls| Arc::clone(&tls.grpc));
+            doors.push((if tls.is_some() { "grpcs" } else { "grpc" }, port));
             let (dispatch, budget) = (Arc::clone(&self.dispatch), self.budget.clone());
             let (config, shutdown) = (self.grpc_config(), self.shutdown.clone());
-            let served = front::grpc::serve(listener, config, self.executor, dispatch, budget, shutdown);
+            let served = front::grpc::serve(listener, tls, config, self.executor, dispatch, budget, shutdown);
             running.push(self.executor.spawn(served));
         }
         let (listener, port) = listen("management", self.config.management, &mut inherited)?;
         // That of an inherited socket is not the one that was configured.
-        self.config.may_manage_at(listener.get_ref().local_addr().map_err(|e| format!("management: {e}"))?)?;
+        let addr = listener.get_ref().local_addr().map_err(|e| format!("management: {e}"))?;
+        self.config.may_manage_at(addr)?;
         let tokens = self
             .config
             .token_file
@@ -165,7 +171,9 @@ impl Server<'_> {
         let (deployer, kept) = (Arc::clone(&self.deployer), Arc::clone(&store));
         let management = Arc::new(Management::new(deployer, kept, workers.clone(), told, facts));
         let bounds = self.http_bounds(MANAGEMENT_CONNECTIONS, MANAGEMENT_CONNECTIONS_EACH, 0);
-        running.push(self.spawn_http(listener, Arc::clone(&management), bounds));
+        let management_tls = tls.as_ref().filter(|_| self.config.tls_doors_at(addr).management);
+        let management_tls = management_tls.map(|tls| Arc::clone(&tls.management));
+        running.push(self.spawn_http(listener, management_tls, Arc::clone(&management), bounds));
         log::debug!("management listens on port {port}");
         // One that waits: a newer one takes its place.
         let (jobs, taken) = async_channel::bounded(1);
@@ -177,6 +185,7 @@ impl Server<'_> {
             config: self.config.clone(),
             front_doors: doors,
             tokens,
+            tls,
             deployer: Arc::clone(&self.deployer),
             management,
             jobs,
@@ -263,11 +272,12 @@ impl Server<'_> {
     fn spawn_http<S: Service>(
         &self,
         listener: Async<TcpListener>,
+        tls: Option<Arc<Acceptor>>,
         service: Arc<S>,
         bounds: http_server::Bounds,
     ) -> async_executor::Task<()> {
         let (buffers, shutdown) = (self.buffers.clone(), self.shutdown.clone());
-        self.executor.spawn(http_server::run(listener, service, bounds, buffers, self.executor, shutdown))
+        self.executor.spawn(http_server::run(listener, tls, service, bounds, buffers, self.executor, shutdown))
     }
 }
 
@@ -287,7 +297,7 @@ async fn until_stopped(
             }
             // A terminal that is closed sends it to what runs there.
             Ok(Signal::HUP) => {
-                return "SIGHUP, and there is no --config, --functions or --token-file to read again";
+                return "SIGHUP, and there is no --config, --functions, --token-file or --tls-cert to read again";
             }
             Ok(Signal::INT) => return "SIGINT",
             _ => return "SIGTERM",

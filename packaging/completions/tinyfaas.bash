@@ -47,6 +47,7 @@ _tinyfaas() {
       serve:--runtime-image | \
       serve:--stop-timeout | \
       serve:--timeout | \
+      serve:--tls-doors | \
       serve:--transfer-timeout | \
       deploy:--concurrency | \
       deploy:--cpu | \
@@ -82,10 +83,19 @@ _tinyfaas() {
       return
       ;;
     serve:--config | \
+      serve:--management-client-ca | \
       serve:--tls-ca | \
+      serve:--tls-cert | \
+      serve:--tls-key | \
       serve:--token-file | \
       deploy:--auth | \
+      deploy:--ca | \
+      invoke:--ca | \
       invoke:--file | \
+      list:--ca | \
+      logs:--ca | \
+      delete:--ca | \
+      wipe:--ca | \
       token:--file)
       compopt -o filenames 2>/dev/null
       COMPREPLY=($(compgen -f -- "$cur"))
@@ -115,13 +125,13 @@ _tinyfaas() {
       ;;
   esac
   case $command in
-    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --expose --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --handler-uid --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --management --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --token-file --transfer-timeout' ;;
-    deploy) flags='--auth --concurrency --cpu --env --env-var --help --host --idle --memory --name --no-network --pids --queue --subfolder --threads --timeout --url' ;;
-    invoke) flags='--async --data --file --header --help --host --http-port --method --path --query' ;;
-    list) flags='--help --host --json --long' ;;
-    logs) flags='--help --host' ;;
-    delete) flags='--help --host' ;;
-    wipe) flags='--help --host --yes' ;;
+    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --expose --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --handler-uid --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --management --management-client-ca --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --tls-cert --tls-doors --tls-key --token-file --transfer-timeout' ;;
+    deploy) flags='--auth --ca --concurrency --cpu --env --env-var --help --host --idle --memory --name --no-network --pids --queue --subfolder --threads --timeout --url' ;;
+    invoke) flags='--async --ca --data --file --header --help --host --http-port --method --path --query' ;;
+    list) flags='--ca --help --host --json --long' ;;
+    logs) flags='--ca --help --host' ;;
+    delete) flags='--ca --help --host' ;;
+    wipe) flags='--ca --help --host --yes' ;;
     clean) flags='--docker-host --help --instance' ;;
     token) flags='--file --help' words='new' ;;
   esac

@@ -97,9 +97,13 @@ pub(super) struct Deploy {
     #[argh(switch)]
     no_network: bool,
 
-    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
+
+    /// PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones
+    #[argh(option, arg_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// What both ways to deploy say about a function.
@@ -156,7 +160,7 @@ enum Package {
 
 impl Deploy {
     pub(super) fn run(self) -> Result<(), Error> {
-        let board = Board::find(self.host.as_deref())?;
+        let board = Board::find(self.host.as_deref(), self.ca.as_deref())?;
         let progress = Progress::new();
         let answer = match (&self.dir, &self.url) {
             (Some(dir), None) if self.subfolder.is_none() => {

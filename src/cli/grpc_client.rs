@@ -4,7 +4,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
@@ -16,8 +15,12 @@ use http::{HeaderMap, Request, StatusCode, Version};
 use prost::Message;
 
 use super::error::{Error, ErrorKind};
+use super::url::bracketed;
+use super::wire;
 use crate::h2_socket::Socket;
+use crate::net::Stream;
 use crate::reactor::{Async, Timer};
+use crate::tls;
 use crate::wire::grpc::descriptor::TINYFAAS;
 use crate::wire::grpc::frame::MessageDecoder;
 use crate::wire::grpc::message::{Data, Response, framed};
@@ -34,20 +37,28 @@ const HEADER_LIST_MAX: u32 = 32 * 1024;
 
 /// How long a server may take for an answer; it has its own bound, which is shorter.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// How long a server may take to take a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Calls a function and returns its answer.
 ///
 /// # Errors
 /// What the command ends with: no connection, no such function, or the function's or the server's error.
-pub(super) fn invoke(host: &str, port: u16, function: &str, body: Vec<u8>, metadata: &Headers) -> Result<Bytes, Error> {
-    let brackets = if host.contains(':') { ("[", "]") } else { ("", "") };
-    let authority = format!("{}{host}{}:{port}", brackets.0, brackets.1);
-    let stream = connect(host, port, &authority)?;
-    let broke = |e: io::Error| Error::unreachable(format!("the connection to {authority} broke: {e}"));
+pub(super) fn invoke(
+    host: &str,
+    port: u16,
+    tls: Option<&tls::Client>,
+    function: &str,
+    body: Vec<u8>,
+    metadata: &Headers,
+) -> Result<Bytes, Error> {
+    let authority = format!("{}:{port}", bracketed(host));
+    let stream = wire::connect(host, port, &authority)?;
+    let broke = |e: io::Error| wire::broke(&authority, &e);
     let work = async {
-        let (client, connection) = Client::new(Async::new(stream).map_err(broke)?, &authority).await.map_err(broke)?;
+        let stream = match tls {
+            Some(tls) => wire::secure(host, &authority, stream, tls).await?,
+            None => Async::new(stream).map_err(broke)?.into(),
+        };
+        let (client, connection) = Client::new(stream, &authority).await.map_err(broke)?;
         let moving = async {
             let why = connection.await.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
             Err(broke(why))
@@ -66,23 +77,12 @@ pub(super) fn invoke(host: &str, port: u16, function: &str, body: Vec<u8>, metad
     Err(Error::new(kind, format!("{}: {}", status.code.name(), status.message)))
 }
 
-fn connect(host: &str, port: u16, authority: &str) -> Result<TcpStream, Error> {
-    let addrs = (host, port).to_socket_addrs().map_err(|e| Error::unreachable(format!("cannot find {host}: {e}")))?;
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for addr in addrs {
-        match TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
-            Err(e) => last = e,
-        }
-    }
-    Err(Error::unreachable(format!("cannot reach {authority}: {last} (is tinyfaas running there?)")))
-}
-
 /// A connection to a server; each call is a stream of it.
 #[derive(Clone)]
 pub struct Client {
     send: SendRequest<Bytes>,
-    authority: String,
+    /// Scheme and authority.
+    origin: String,
 }
 
 /// What a server answered.
@@ -103,11 +103,12 @@ impl Client {
     ///
     /// # Errors
     /// The connection broke.
-    pub async fn new(
-        stream: Async<TcpStream>,
+    pub async fn new<S: Into<Stream>>(
+        stream: S,
         authority: &str,
-    ) -> io::Result<(Self, impl Future<Output = io::Result<()>> + Send + use<>)> {
-        let _ = stream.get_ref().set_nodelay(true);
+    ) -> io::Result<(Self, impl Future<Output = io::Result<()>> + Send + use<S>)> {
+        let stream = stream.into();
+        let scheme = if matches!(stream, Stream::Tls(_)) { "https" } else { "http" };
         let mut builder = h2::client::Builder::new();
         builder
             .initial_window_size(WINDOW)
@@ -115,7 +116,7 @@ impl Client {
             .max_header_list_size(HEADER_LIST_MAX)
             .enable_push(false);
         let (send, connection) = builder.handshake(Socket::new(stream, ())).await.map_err(broke)?;
-        let client = Self { send, authority: authority.to_owned() };
+        let client = Self { send, origin: format!("{scheme}://{authority}") };
         Ok((client, async { connection.await.map_err(broke) }))
     }
 
@@ -161,7 +162,7 @@ impl Client {
         metadata: HeaderMap,
         timeout: Option<Duration>,
     ) -> io::Result<Answer> {
-        let mut request = Request::post(format!("http://{}{path}", self.authority))
+        let mut request = Request::post(format!("{}{path}", self.origin))
             .version(Version::HTTP_2)
             .header("te", "trailers")
             .header("user-agent", concat!("tinyfaas/", env!("CARGO_PKG_VERSION")));

@@ -3,22 +3,16 @@
 //! The body is written by a thread of its own: a function may answer while it is still being sent to, and neither side waits then.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use super::error::{Error, ErrorKind};
 use super::output::harmless;
 use super::url::bracketed;
+use super::wire::{Wire, broke};
+use crate::tls;
 use crate::wire::chunked::{self, ChunkDecoder};
 use crate::wire::headers::Headers;
 use crate::wire::http1::{self, Framing};
-
-/// Time to connect to one address.
-const CONNECT: Duration = Duration::from_secs(10);
-
-/// Time without a byte of the answer: longer than a server takes to install dependencies and to start handlers.
-const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Body bytes in one chunk.
 const CHUNK: usize = 16 * 1024;
@@ -48,6 +42,8 @@ pub(super) enum Body {
 pub(super) struct Request<'a> {
     pub(super) host: &'a str,
     pub(super) port: u16,
+    /// What TLS is made with, where the server speaks it.
+    pub(super) tls: Option<&'a tls::Client>,
     pub(super) method: &'a str,
     pub(super) target: &'a str,
     pub(super) headers: &'a Headers,
@@ -57,7 +53,7 @@ pub(super) struct Request<'a> {
 /// An answer whose body still arrives.
 pub(super) struct Response {
     pub(super) status: u16,
-    stream: TcpStream,
+    stream: Wire,
     /// Read ahead: `buf[at..end]`.
     buf: Vec<u8>,
     at: usize,
@@ -78,7 +74,7 @@ impl Request<'_> {
     /// Sends the request and reads the head of the answer.
     pub(super) fn send(self) -> Result<Response, Error> {
         let peer = format!("{}:{}", bracketed(self.host), self.port);
-        let stream = connect(self.host, self.port, &peer)?;
+        let stream = Wire::connect(self.host, self.port, self.tls)?;
         let head_only = self.method == "HEAD";
         let mut head = format!(
             "{} {} HTTP/1.1\r\nHost: {peer}\r\nUser-Agent: tinyfaas/{}\r\nConnection: close\r\n",
@@ -101,34 +97,10 @@ impl Request<'_> {
     }
 }
 
-fn connect(host: &str, port: u16, peer: &str) -> Result<TcpStream, Error> {
-    let addrs = (host, port).to_socket_addrs().map_err(|e| Error::unreachable(format!("cannot find {host}: {e}")))?;
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for addr in addrs {
-        match TcpStream::connect_timeout(&addr, CONNECT) {
-            Ok(stream) => {
-                let set = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(SILENCE)));
-                return set.map(|()| stream).map_err(|e| broke(peer, &e));
-            }
-            Err(e) => last = e,
-        }
-    }
-    Err(Error::unreachable(format!("cannot reach {peer}: {last} (is tinyfaas running there? --host names another)")))
-}
-
-fn broke(peer: &str, e: &io::Error) -> Error {
-    let why = match e.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer for 15 minutes".into(),
-        io::ErrorKind::UnexpectedEof => "it was closed before the answer's end".into(),
-        _ => e.to_string(),
-    };
-    Error::unreachable(format!("the connection to {peer} broke: {why}"))
-}
-
 /// Writes head and body from a thread. The thread is left behind where the answer comes first: it may wait for standard
 /// input, and ends with the process. An error of this side goes to `failed`, and then the connection is closed.
 fn write_in_background(
-    stream: &TcpStream,
+    stream: &Wire,
     mut head: Vec<u8>,
     body: Body,
     failed: mpsc::Sender<io::Error>,
@@ -142,21 +114,21 @@ fn write_in_background(
         Body::Sized(n, produce) => (Some(n), produce),
         Body::Chunked(produce) => (None, produce),
     };
-    let stream = stream.try_clone()?;
+    let stream = stream.clone();
     let write = move || {
         let mut out = BodyWriter::new(&stream, head, produce.0);
         let result = produce.1(&mut out).and_then(|()| out.finish());
         // Where the network failed, the answer may still say why: it is read until it ends.
         if let (Err(e), false) = (result, out.broken) {
             let _ = failed.send(e);
-            let _ = stream.shutdown(std::net::Shutdown::Both);
+            stream.shutdown();
         }
     };
     std::thread::Builder::new().name("body".into()).spawn(write).map(drop)
 }
 
 /// A server may answer and close before it has read all: the answer says why, so that is no error yet.
-fn write_all_unless_refused(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+fn write_all_unless_refused(mut stream: &Wire, bytes: &[u8]) -> io::Result<()> {
     match stream.write_all(bytes) {
         Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
         other => other,
@@ -165,7 +137,7 @@ fn write_all_unless_refused(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<
 
 /// Gathers body bytes and writes them as chunks, or as they are where the length is known.
 struct BodyWriter<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Wire,
     /// The request's head at first, then one chunk's bytes.
     buf: Vec<u8>,
     /// Where the prefix of the chunk in `buf` starts.
@@ -177,7 +149,7 @@ struct BodyWriter<'a> {
 }
 
 impl<'a> BodyWriter<'a> {
-    fn new(stream: &'a TcpStream, head: Vec<u8>, left: Option<u64>) -> Self {
+    fn new(stream: &'a Wire, head: Vec<u8>, left: Option<u64>) -> Self {
         let mut writer = Self { stream, start: head.len(), buf: head, left, broken: false };
         writer.begin();
         writer
@@ -210,7 +182,8 @@ impl<'a> BodyWriter<'a> {
     }
 
     fn write_buf(&mut self) -> io::Result<()> {
-        let result = self.stream.write_all(&self.buf);
+        let mut stream = self.stream;
+        let result = stream.write_all(&self.buf);
         self.broken |= result.is_err();
         self.buf.clear();
         result
@@ -259,7 +232,7 @@ impl Write for BodyWriter<'_> {
 
 impl Response {
     fn read_head(
-        stream: TcpStream,
+        stream: Wire,
         head_only: bool,
         producer: mpsc::Receiver<io::Error>,
         peer: String,
@@ -301,7 +274,7 @@ impl Response {
 
     fn fill_or_end(&mut self) -> Result<bool, Error> {
         loop {
-            match self.stream.read(self.buf.get_mut(self.end..).unwrap_or_default()) {
+            match (&self.stream).read(self.buf.get_mut(self.end..).unwrap_or_default()) {
                 Ok(n) => {
                     self.end += n;
                     return Ok(n > 0);

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::board::Board;
+use super::board::{Board, ca_is_of_use};
 use super::coap_client::{self, ClientError};
 use super::error::{Error, ErrorKind};
 use super::grpc_client;
 use super::http_client::{Body, Request};
 use super::output::{copy, harmless};
 use super::url::{Url, encode};
+use super::wire;
 use crate::config::{GRPC_PORT, HTTP_PORT};
 use crate::function::Name;
+use crate::tls;
 use crate::wire::coap::{Code, format};
 use crate::wire::headers::{Headers, is_token};
 
@@ -31,6 +33,8 @@ const TOO_LARGE: &str = "what is sent is too large for this protocol: use http:/
 
 /// The port of an `http://` URL without one, RFC 9110 §4.2.1.
 const URL_PORT: u16 = 80;
+/// The same of an `https://` URL, RFC 9110 §4.2.2.
+const HTTPS_URL_PORT: u16 = 443;
 
 /// call a function and print its answer
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -76,9 +80,13 @@ pub(super) struct Invoke {
     #[argh(option, arg_name = "QUERY")]
     query: Option<String>,
 
-    /// the server's host; default TINYFAAS_HOST, else 127.0.0.1
+    /// the server's host, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
+
+    /// PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones
+    #[argh(option, arg_name = "FILE")]
+    ca: Option<PathBuf>,
 
     /// the port of its HTTP front door; default 8000
     #[argh(option, arg_name = "PORT", default = "HTTP_PORT")]
@@ -89,10 +97,10 @@ impl Invoke {
     pub(super) fn run(self) -> Result<(), Error> {
         let url = self.url()?;
         match url.scheme.as_str() {
-            "http" => self.over_http(&url),
+            "http" | "https" => self.over_http(&url),
             "coap" => self.over_coap(&url),
-            "grpc" => self.over_grpc(&url),
-            other => Err(Error::usage(format!("unknown scheme {other:?}: use http, coap or grpc"))),
+            "grpc" | "grpcs" => self.over_grpc(&url),
+            other => Err(Error::usage(format!("unknown scheme {other:?}: use http, https, coap, grpc or grpcs"))),
         }
     }
 
@@ -102,8 +110,10 @@ impl Invoke {
             Some(url) => url?,
             None => {
                 let name = Name::parse(&self.target).map_err(Error::usage)?;
-                let host = Board::find(self.host.as_deref())?.host;
-                Url { scheme: "http".into(), host, port: Some(self.http_port), target: format!("/{name}") }
+                let board = Board::find(self.host.as_deref(), self.ca.as_deref())?;
+                let scheme = if board.https { "https" } else { "http" };
+                let (host, port) = (board.host, Some(self.http_port));
+                Url { scheme: scheme.into(), host, port, target: format!("/{name}") }
             }
         };
         if let Some(path) = &self.path {
@@ -118,6 +128,13 @@ impl Invoke {
             url.target.push_str(&encode(query));
         }
         Ok(url)
+    }
+
+    /// What TLS is made with, where the URL wants it.
+    fn tls(&self, url: &Url, protocol: &str) -> Result<Option<tls::Client>, Error> {
+        let wanted = matches!(url.scheme.as_str(), "https" | "grpcs");
+        ca_is_of_use(self.ca.as_deref(), wanted)?;
+        wanted.then(|| wire::client(self.ca.as_deref(), protocol)).transpose()
     }
 
     /// All that is sent, for a protocol that needs it whole; at most `most` bytes.
@@ -146,8 +163,10 @@ impl Invoke {
         for (name, value) in given.chain(self.no_wait.then_some(("X-tinyFaaS-Async", "true"))) {
             headers.push(name, value.as_bytes()).map_err(|e| Error::usage(format!("--header: {e}")))?;
         }
-        let (host, port) = (url.host.as_str(), url.port.unwrap_or(URL_PORT));
-        let mut answer = Request { host, port, method, target: &url.target, headers: &headers, body }.send()?.ok()?;
+        let tls = self.tls(url, "http/1.1")?;
+        let port = url.port.unwrap_or(if tls.is_some() { HTTPS_URL_PORT } else { URL_PORT });
+        let (host, tls, target, headers) = (url.host.as_str(), tls.as_ref(), &url.target, &headers);
+        let mut answer = Request { host, port, tls, method, target, headers, body }.send()?.ok()?;
         copy(|buf| answer.read(buf))
     }
 
@@ -205,6 +224,7 @@ impl Invoke {
         if self.method.is_some() || self.no_wait {
             return Err(Error::usage("--method and --async are for http:// alone: a gRPC call has neither"));
         }
+        let tls = self.tls(url, "h2")?;
         let body = self.whole_body(grpc_client::MESSAGE_MAX)?;
         let mut headers = Headers::new();
         for (name, value) in &self.header {
@@ -212,7 +232,7 @@ impl Invoke {
             let name = name.to_ascii_lowercase();
             headers.push(&name, value.as_bytes()).map_err(|e| Error::usage(format!("--header: {e}")))?;
         }
-        let answer = grpc_client::invoke(&url.host, url.port.unwrap_or(GRPC_PORT), name, body, &headers)?;
+        let answer = grpc_client::invoke(&url.host, url.port.unwrap_or(GRPC_PORT), tls.as_ref(), name, body, &headers)?;
         let mut rest = &answer[..];
         copy(|buf| rest.read(buf).map_err(|e| Error::failed(e.to_string())))
     }

@@ -1,5 +1,7 @@
 //! `tinyfaas list`: the functions' names, or all that is known of them as a table or as JSON.
 
+use std::path::PathBuf;
+
 use argh::{ArgsInfo, FromArgs};
 use serde::Deserialize;
 
@@ -23,9 +25,13 @@ pub(super) struct List {
     #[argh(switch)]
     json: bool,
 
-    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
+
+    /// PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones
+    #[argh(option, arg_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// What the table shows of a function.
@@ -72,7 +78,7 @@ struct Handler {
 impl List {
     pub(super) fn run(self) -> Result<(), Error> {
         let target = if self.long || self.json { "/functions" } else { "/list" };
-        let mut answer = Board::find(self.host.as_deref())?.ask("GET", target, Body::None)?;
+        let mut answer = Board::find(self.host.as_deref(), self.ca.as_deref())?.ask("GET", target, Body::None)?;
         if self.json || !self.long {
             return copy(|buf| answer.read(buf));
         }

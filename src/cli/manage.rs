@@ -1,6 +1,7 @@
 //! The commands that ask the management API one thing: `logs`, `delete`, `wipe`; and `clean`, which asks the engine.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use async_executor::StaticExecutor;
@@ -23,9 +24,13 @@ pub(super) struct Logs {
     #[argh(positional, arg_name = "NAME", from_str_fn(parse_name))]
     name: Option<Name>,
 
-    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
+
+    /// PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones
+    #[argh(option, arg_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// delete a function
@@ -36,9 +41,13 @@ pub(super) struct Delete {
     #[argh(positional, arg_name = "NAME", from_str_fn(parse_name))]
     name: Name,
 
-    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
+
+    /// PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones
+    #[argh(option, arg_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// delete every function
@@ -49,9 +58,13 @@ pub(super) struct Wipe {
     #[argh(switch)]
     yes: bool,
 
-    /// the server, HOST or HOST:PORT of its management API; default TINYFAAS_HOST, else 127.0.0.1:8080
+    /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
+
+    /// PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones
+    #[argh(option, arg_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// remove from the Docker engine whatever a server left there; stop the server first
@@ -70,7 +83,7 @@ pub(super) struct Clean {
 impl Logs {
     pub(super) fn run(self) -> Result<(), Error> {
         let target = self.name.map_or_else(|| "/logs".into(), |name| format!("/logs?name={name}"));
-        ask_and_print(self.host, "GET", &target, Body::None)
+        ask_and_print(self.host, self.ca, "GET", &target, Body::None)
     }
 }
 
@@ -78,16 +91,16 @@ impl Delete {
     pub(super) fn run(self) -> Result<(), Error> {
         // A name is letters and digits: nothing in it needs an escape.
         let body = format!("{{\"name\":\"{}\"}}", self.name);
-        ask_and_print(self.host, "POST", "/delete", Body::Bytes(body.into_bytes()))
+        ask_and_print(self.host, self.ca, "POST", "/delete", Body::Bytes(body.into_bytes()))
     }
 }
 
 impl Wipe {
     pub(super) fn run(self) -> Result<(), Error> {
         if !self.yes {
-            confirm(&Board::find(self.host.as_deref())?)?;
+            confirm(&Board::find(self.host.as_deref(), self.ca.as_deref())?)?;
         }
-        ask_and_print(self.host, "POST", "/wipe", Body::Bytes(Vec::new()))
+        ask_and_print(self.host, self.ca, "POST", "/wipe", Body::Bytes(Vec::new()))
     }
 }
 
@@ -106,8 +119,14 @@ impl Clean {
     }
 }
 
-fn ask_and_print(host: Option<String>, method: &str, target: &str, body: Body) -> Result<(), Error> {
-    let mut answer = Board::find(host.as_deref())?.ask(method, target, body)?;
+fn ask_and_print(
+    host: Option<String>,
+    ca: Option<PathBuf>,
+    method: &str,
+    target: &str,
+    body: Body,
+) -> Result<(), Error> {
+    let mut answer = Board::find(host.as_deref(), ca.as_deref())?.ask(method, target, body)?;
     copy(|buf| answer.read(buf))
 }
 

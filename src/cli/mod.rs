@@ -14,6 +14,7 @@ mod manage;
 mod output;
 mod token;
 mod url;
+mod wire;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -59,7 +60,7 @@ struct Cli {
 enum Command {
     Serve(Box<Config>),
     Deploy(Box<deploy::Deploy>),
-    Invoke(invoke::Invoke),
+    Invoke(Box<invoke::Invoke>),
     List(list::List),
     Logs(manage::Logs),
     Delete(manage::Delete),

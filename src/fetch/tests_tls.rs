@@ -1,131 +1,50 @@
 //! Downloads over TLS from a scripted server, whose certificate the `openssl` program makes.
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use futures_rustls::pki_types::pem::PemObject;
-use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::tests::{config, fetch, read_head};
 use super::*;
+use crate::tls::certificates::Certificates;
 
-/// A folder with `ca.pem`, and `server.pem` and `server.key` for localhost and 127.0.0.1.
-struct Certificates(PathBuf);
-
-impl Certificates {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("tinyfaas-tls-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        let new = Self(path);
-        new.openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=test authority",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-        ]);
-        new.openssl(&[
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-subj",
-            "/CN=test server",
-            "-keyout",
-            "server.key",
-            "-out",
-            "server.csr",
-        ]);
-        fs::write(new.0.join("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
-        new.openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            "server.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            "extensions",
-            "-out",
-            "server.pem",
-        ]);
-        new
-    }
-
-    fn openssl(&self, arguments: &[&str]) {
-        let output = Command::new("openssl").args(arguments).current_dir(&self.0).output();
-        let output = output.expect("these tests need the openssl program");
-        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Serves one connection for each answer; with `goodbye` the TLS session is closed in order.
-    fn serve<const N: usize>(&self, answers: [&str; N], goodbye: bool) -> u16 {
-        let certificate = CertificateDer::from_pem_file(self.path("server.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(self.path("server.key")).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
-        let tls = Arc::new(tls);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let answers = answers.map(|answer| answer.replace("{}", &port.to_string()));
-        thread::spawn(move || {
-            for answer in answers {
-                let (tcp, _) = listener.accept().unwrap();
-                let mut stream = StreamOwned::new(ServerConnection::new(tls.clone()).unwrap(), tcp);
-                // A client that does not trust us goes away within the handshake.
-                if stream.conn.complete_io(&mut stream.sock).is_err() {
-                    continue;
-                }
-                read_head(&mut stream);
-                stream.write_all(answer.as_bytes()).unwrap();
-                if goodbye {
-                    stream.conn.send_close_notify();
-                }
-                let _ = stream.flush();
+/// Serves one connection for each answer; with `goodbye` the TLS session is closed in order.
+fn serve<const N: usize>(certificates: &Certificates, answers: [&str; N], goodbye: bool) -> u16 {
+    let certificate = CertificateDer::from_pem_file(certificates.path("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(certificates.path("server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let tls = Arc::new(tls);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answers = answers.map(|answer| answer.replace("{}", &port.to_string()));
+    thread::spawn(move || {
+        for answer in answers {
+            let (tcp, _) = listener.accept().unwrap();
+            let mut stream = StreamOwned::new(ServerConnection::new(tls.clone()).unwrap(), tcp);
+            // A client that does not trust us goes away within the handshake.
+            if stream.conn.complete_io(&mut stream.sock).is_err() {
+                continue;
             }
-        });
-        port
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+            read_head(&mut stream);
+            stream.write_all(answer.as_bytes()).unwrap();
+            if goodbye {
+                stream.conn.send_close_notify();
+            }
+            let _ = stream.flush();
+        }
+    });
+    port
 }
 
 fn trusting(ca: &Path) -> Config {
@@ -137,7 +56,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 #[test]
 fn a_server_that_the_extra_authority_vouches_for_is_trusted_by_name_and_address() {
     let certificates = Certificates::new();
-    let port = certificates.serve([OK, OK], true);
+    let port = serve(&certificates, [OK, OK], true);
     let trusting = trusting(&certificates.path("ca.pem"));
     for host in ["localhost", "127.0.0.1"] {
         assert_eq!(fetch(&format!("https://{host}:{port}/"), &trusting).unwrap(), b"ok");
@@ -147,7 +66,7 @@ fn a_server_that_the_extra_authority_vouches_for_is_trusted_by_name_and_address(
 #[test]
 fn a_server_that_nobody_vouches_for_is_refused() {
     let (certificates, others) = (Certificates::new(), Certificates::new());
-    let port = certificates.serve([OK, OK], true);
+    let port = serve(&certificates, [OK, OK], true);
     for config in [config(), trusting(&others.path("ca.pem"))] {
         let error = fetch(&format!("https://localhost:{port}/"), &config).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Server);
@@ -171,19 +90,19 @@ fn an_end_without_close_notify_is_taken_only_where_the_body_is_known_to_be_whole
     let until_close = "HTTP/1.1 200 OK\r\n\r\nok";
     let trusting = trusting(&certificates.path("ca.pem"));
     let url = |port: u16| format!("https://localhost:{port}/");
-    let port = certificates.serve([OK, chunked, until_close], false);
+    let port = serve(&certificates, [OK, chunked, until_close], false);
     assert_eq!(fetch(&url(port), &trusting).unwrap(), b"ok");
     assert_eq!(fetch(&url(port), &trusting).unwrap(), b"ok");
     let error = fetch(&url(port), &trusting).unwrap_err();
     assert!(error.text.contains("the connection broke"), "{}", error.text);
-    let port = certificates.serve([until_close], true);
+    let port = serve(&certificates, [until_close], true);
     assert_eq!(fetch(&url(port), &trusting).unwrap(), b"ok");
 }
 
 #[test]
 fn a_redirect_from_https_to_http_is_refused() {
     let certificates = Certificates::new();
-    let port = certificates.serve(["HTTP/1.1 302 Found\r\nLocation: http://localhost:{}/\r\n\r\n"], true);
+    let port = serve(&certificates, ["HTTP/1.1 302 Found\r\nLocation: http://localhost:{}/\r\n\r\n"], true);
     let error = fetch(&format!("https://localhost:{port}/"), &trusting(&certificates.path("ca.pem"))).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Address);
     assert!(error.text.ends_with("from https to http is not followed"), "{}", error.text);
@@ -192,7 +111,7 @@ fn a_redirect_from_https_to_http_is_refused() {
 #[test]
 fn a_file_without_certificates_is_named() {
     let certificates = Certificates::new();
-    let port = certificates.serve([OK, OK], true);
+    let port = serve(&certificates, [OK, OK], true);
     for name in ["extensions", "absent"] {
         let error = fetch(&format!("https://localhost:{port}/"), &trusting(&certificates.path(name))).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Own);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_executor::StaticExecutor;
 use futures_lite::future::poll_once;
-use futures_lite::{AsyncReadExt, FutureExt};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
 use crate::budget::{Budget, Share};
 use crate::buffers::{Buffer, Buffers};
@@ -27,6 +27,7 @@ use crate::clients::{Client, Seat, Seats};
 use crate::net::Stream;
 use crate::reactor::{Async, Timer};
 use crate::shutdown::Shutdown;
+use crate::tls::Acceptor;
 use crate::wire::headers::Headers;
 use crate::wire::http1::{self, Refusal};
 
@@ -80,9 +81,11 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = io::Result<()>> + Send + 'c;
 }
 
-/// Accepts connections until `shutdown`, then waits until those that are busy have their answer.
+/// Accepts connections until `shutdown`, over TLS where that is given; then waits until those that are busy have their
+/// answer.
 pub async fn run<S: Service>(
     listener: Async<TcpListener>,
+    tls: Option<Arc<Acceptor>>,
     service: Arc<S>,
     bounds: Bounds,
     buffers: Buffers,
@@ -91,7 +94,7 @@ pub async fn run<S: Service>(
 ) {
     let seats = Seats::new(bounds.connections, bounds.connections_each);
     let parts = Budget::new(PARTS);
-    let server = Arc::new(Server { service, buffers, parts, shutdown, bounds });
+    let server = Arc::new(Server { service, tls, buffers, parts, shutdown, bounds });
     loop {
         let accepted = async { Some(listener.accept().await) };
         let stop = async {
@@ -134,6 +137,7 @@ pub async fn run<S: Service>(
 
 struct Server<S> {
     service: Arc<S>,
+    tls: Option<Arc<Acceptor>>,
     bounds: Bounds,
     buffers: Buffers,
     /// Pays for parts of heads.
@@ -164,17 +168,60 @@ enum Next {
 impl<S: Service> Server<S> {
     #[expect(clippy::manual_async_fn, reason = "smaller")]
     /// Not an `async fn`: that would keep its arguments twice, and there may be many idle connections.
-    fn connection(self: Arc<Self>, stream: Stream, peer: SocketAddr, seat: Seat) -> impl Future<Output = ()> + Send {
+    fn connection(
+        self: Arc<Self>,
+        mut stream: Stream,
+        peer: SocketAddr,
+        seat: Seat,
+    ) -> impl Future<Output = ()> + Send {
         async move {
             // A new connection has the time of a head, not that of an idle one, to say something.
             let mut patience = self.bounds.head_timeout;
             while self.wait(&stream, &seat, patience).await {
                 // Boxed, as is what comes last, so that an idle connection's task stays small.
+                if let (Some(tls), Stream::Tcp(_)) = (&self.tls, &stream) {
+                    match Box::pin(self.secure(stream, tls, &seat)).await {
+                        Some(secured) => stream = secured,
+                        None => return,
+                    }
+                }
                 match Box::pin(self.requests(&stream, peer, &seat)).await {
                     Next::Idle => patience = self.bounds.idle_timeout,
                     Next::Close => return Box::pin(linger(&stream).or(seat.evicted())).await,
                     Next::Drop => return,
                 }
+            }
+            if let Stream::Tls(_) = &stream {
+                // The end of one that waited is no accident, and the peer is told so.
+                let _ = stream.shutdown_write();
+            }
+        }
+    }
+
+    /// The same connection over TLS. Who sends a request without it is told.
+    async fn secure(&self, stream: Stream, tls: &Acceptor, seat: &Seat) -> Option<Stream> {
+        if stream.first_byte().is_some_and(|byte| byte.is_ascii_uppercase()) {
+            let cleartext = Refusal { status: 400, text: "this port speaks TLS: use https://" };
+            if let Next::Close = self.refuse(&stream, seat, cleartext).await {
+                linger(&stream).or(seat.evicted()).await;
+            }
+            return None;
+        }
+        let Stream::Tcp(socket) = stream else { return None };
+        let stopped = async {
+            self.shutdown.begun().await;
+            Timer::after(LAST_WORD).await;
+            Err(io::ErrorKind::ConnectionAborted.into())
+        };
+        let evicted = async {
+            seat.evicted().await;
+            Err(io::ErrorKind::ConnectionAborted.into())
+        };
+        match tls.accept(socket, self.bounds.head_timeout).or(stopped).or(evicted).await {
+            Ok(secured) => Some(secured.into()),
+            Err(e) => {
+                log::debug!("a TLS handshake failed: {e}");
+                None
             }
         }
     }
@@ -325,14 +372,14 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
 async fn linger(stream: &Stream) {
-    if stream.shutdown_write().is_err() {
-        return;
-    }
     let discard = async {
-        let mut scratch = [0; 512];
-        let (mut stream, mut total) = (stream, 0);
+        let mut closing = stream;
+        if closing.close().await.is_err() {
+            return;
+        }
+        let (mut scratch, mut total) = ([0; 512], 0);
         while total < LINGER_BYTES {
-            match stream.read(&mut scratch).await {
+            match stream.discard(&mut scratch).await {
                 Ok(0) | Err(_) => break,
                 Ok(n) => total += n,
             }

@@ -100,25 +100,31 @@ impl<'c> Responder<'c> {
     async fn write(&self, parts: [&[u8]; 4]) -> io::Result<()> {
         let mut parts = parts;
         let mut stream = self.stream;
-        let mut stalled = false;
+        let (mut stalled, mut flushed) = (false, false);
         loop {
             let slices = parts.map(IoSlice::new);
-            if slices.iter().all(|s| s.is_empty()) {
+            let written = slices.iter().all(|s| s.is_empty());
+            // Over TLS it may still wait.
+            if written && (flushed || !matches!(stream, Stream::Tls(_))) {
                 return if !stalled || self.seat.busy() { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
             }
             let write = poll_fn(|cx| {
-                let written = Pin::new(&mut stream).poll_write_vectored(cx, &slices);
-                if written.is_pending() {
+                let progress = match written {
+                    true => Pin::new(&mut stream).poll_flush(cx).map_ok(|()| 0),
+                    false => Pin::new(&mut stream).poll_write_vectored(cx, &slices),
+                };
+                if progress.is_pending() {
                     // From here on the peer is too slow, even where it takes a little now and then.
                     stalled = true;
                     self.seat.stall();
                     ready!(self.seat.poll_evicted(cx));
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
-                written
+                progress
             });
             let mut n = within(write, self.patience).await?;
-            if n == 0 {
+            flushed = written;
+            if n == 0 && !flushed {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             for part in &mut parts {

@@ -61,7 +61,7 @@ fn start(bounds: Bounds) -> Running {
     let thread = std::thread::spawn(move || {
         let executor: &'static StaticExecutor = Box::leak(Box::new(StaticExecutor::new()));
         let listener = Async::new(listener).unwrap();
-        let server = run(listener, Arc::new(Echo), bounds, Buffers::default(), executor, stop);
+        let server = run(listener, None, Arc::new(Echo), bounds, Buffers::default(), executor, stop);
         crate::reactor::block_on(executor.run(server));
     });
     Running { addr, shutdown, thread: Some(thread) }

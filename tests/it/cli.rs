@@ -222,7 +222,7 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_is_right() {
         (&["invoke", "f", "--header", "no colon"], "NAME:VALUE"),
         (&["invoke", "f", "--header", "Content-Length: 5"], "set by tinyfaas itself"),
         (&["invoke", "f", "--header", "a: b\r\nc: d"], "control characters"),
-        (&["invoke", "ftp://x/f"], "http, coap or grpc"),
+        (&["invoke", "ftp://x/f"], "http, https, coap, grpc or grpcs"),
         (&["list", "--host", "a b"], "use HOST"),
         (&["serve", "--http", "nowhere"], "use IP:PORT"),
     ] {

@@ -109,7 +109,8 @@ impl Door {
         let executor = Executor::new().leak();
         let (shutdown, budget) = (Shutdown::new(), Budget::new(BUDGET));
         let dispatch = Arc::new(Dispatch::new(Buffers::default()));
-        let served = grpc::serve(listener, config, executor, Arc::clone(&dispatch), budget.clone(), shutdown.clone());
+        let served =
+            grpc::serve(listener, None, config, executor, Arc::clone(&dispatch), budget.clone(), shutdown.clone());
         let thread = Some(thread::spawn(move || block_on(executor.run(served))));
         Self { address, budget, dispatch, shutdown, thread, sockets: Vec::new() }
     }
@@ -161,6 +162,7 @@ impl Door {
         let address = self.address;
         block_on(async {
             let stream = Async::<std::net::TcpStream>::connect(address).await.unwrap();
+            stream.get_ref().set_nodelay(true).unwrap();
             let (client, connection) = Client::new(stream, &address.to_string()).await.unwrap();
             // On a thread of its own: it goes on when the door is closed.
             thread::spawn(move || block_on(connection));

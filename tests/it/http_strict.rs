@@ -287,8 +287,15 @@ impl Door {
                 max_body: 1 << 20,
             };
             let listener = Async::new(listener).unwrap();
-            let server =
-                http_server::run(listener, Arc::new(front), bounds, Buffers::default(), executor, Shutdown::new());
+            let server = http_server::run(
+                listener,
+                None,
+                Arc::new(front),
+                bounds,
+                Buffers::default(),
+                executor,
+                Shutdown::new(),
+            );
             block_on(executor.run(server));
         });
         Self { addr, received, _socket: dir }

@@ -53,6 +53,7 @@ mod shipped;
 mod smoke;
 mod status;
 mod supervision;
+mod tls;
 mod tools;
 mod upgrade;
 mod watch;

@@ -114,6 +114,14 @@ fn deploy_and_call(binary: &Binary, backend: Backend) {
     let error = String::from_utf8(out.stderr).unwrap();
     assert_eq!((out.status.code(), error.contains("no TLS")), (Some(1), binary.flavour == "mini"), "{what}: {error}");
 
+    // So do its commands and its server.
+    for args in
+        [&["list", "--host", "https://127.0.0.1:1"][..], &["serve", "--tls-cert", "/nothing", "--tls-key", "/nothing"]]
+    {
+        let error = String::from_utf8(binary.run(args).stderr).unwrap();
+        assert_eq!(error.contains("this build has no TLS"), binary.flavour == "mini", "{what}: {args:?}: {error}");
+    }
+
     // What is on disk comes back, and goes.
     board = board.power_cut_as(&binary.program());
     assert_eq!(board.call("echo", b"again").text(), "again", "{what}");

@@ -16,6 +16,7 @@ use super::peer::Peer;
 use super::stream::{self, Piece};
 use super::{Config, Door};
 use crate::h2_socket::Socket;
+use crate::net::Stream;
 use crate::reactor::{Async, Timer};
 
 /// Streams reset by the peer before we looked at them; `h2` closes the connection at more (CVE-2023-44487). A connection
@@ -31,7 +32,7 @@ const RESET_MEMORY: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end.
-pub(super) async fn run(stream: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<Peer>) {
+pub(super) async fn run(socket: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<Peer>) {
     let config = &door.config;
     let mut builder = h2::server::Builder::new();
     builder
@@ -44,7 +45,15 @@ pub(super) async fn run(stream: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<P
         .max_local_error_reset_streams(Some(ERROR_RESETS))
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .reset_stream_duration(RESET_MEMORY);
-    let handshake = builder.handshake::<_, Piece>(Socket::new(stream, Arc::clone(peer)));
+    let handshake = async {
+        let stream = match &door.tls {
+            // In a box, as it is needed for a moment only.
+            Some(tls) => Box::pin(tls.accept(socket, config.handshake_timeout)).await.map(Stream::from),
+            None => Ok(Stream::from(socket)),
+        };
+        let stream = stream.inspect_err(|e| log::debug!("gRPC: a handshake failed: {e}")).ok()?;
+        builder.handshake::<_, Piece>(Socket::new(stream, Arc::clone(peer))).await.ok()
+    };
     let late = async {
         Timer::after(config.handshake_timeout).await;
         None
@@ -56,7 +65,7 @@ pub(super) async fn run(stream: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<P
         }
         None
     };
-    let Some(mut h2) = async { handshake.await.ok() }.or(unwanted).or(late).await else { return };
+    let Some(mut h2) = handshake.or(unwanted).or(late).await else { return };
     let mut driver = Driver::new(&mut h2, door, peer);
     let end = poll_fn(|cx| driver.poll(cx)).await;
     if let End::Abrupt(reason) = end {

@@ -1,4 +1,4 @@
-//! The gRPC front door: cleartext HTTP/2 with prior knowledge, the TinyFaaS service, health and reflection.
+//! The gRPC front door: HTTP/2 with prior knowledge, or over TLS, the TinyFaaS service, health and reflection.
 //!
 //! HTTP/2 is the `h2` crate's, gRPC on top of it is in [`crate::wire::grpc`]. Here connections are accepted and bounded;
 //! [`connection`] drives one of them, [`stream`] answers one call. `docs/grpc.md` tells what callers see.
@@ -24,6 +24,7 @@ use crate::clients::{Client, Seats};
 use crate::dispatch::Dispatch;
 use crate::reactor::{Async, Timer};
 use crate::shutdown::Shutdown;
+use crate::tls::Acceptor;
 use peer::Peer;
 
 /// Bounds of the front door. A connection holds at most `connection_window` bytes of questions that nobody looked at
@@ -86,6 +87,7 @@ impl Default for Config {
 #[derive(Debug)]
 struct Door {
     config: Config,
+    tls: Option<Arc<Acceptor>>,
     executor: &'static StaticExecutor,
     dispatch: Arc<Dispatch>,
     /// Pays for every message that is held.
@@ -96,9 +98,11 @@ struct Door {
     ended: Event,
 }
 
-/// Accepts connections until `shutdown`; then lets calls in flight finish, within `config.grace`, and returns.
+/// Accepts connections until `shutdown`, over TLS where that is given; then lets calls in flight finish, within
+/// `config.grace`, and returns.
 pub async fn serve(
     listener: Async<TcpListener>,
+    tls: Option<Arc<Acceptor>>,
     config: Config,
     executor: &'static StaticExecutor,
     dispatch: Arc<Dispatch>,
@@ -107,7 +111,7 @@ pub async fn serve(
 ) {
     let peers = Mutex::default();
     let seats = Seats::new(config.connections, config.connections_each);
-    let door = Arc::new(Door { config, executor, dispatch, budget, shutdown, peers, ended: Event::new() });
+    let door = Arc::new(Door { config, tls, executor, dispatch, budget, shutdown, peers, ended: Event::new() });
     loop {
         let accepted = async { Some(listener.accept().await) };
         let stop = async {

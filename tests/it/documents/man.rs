@@ -10,7 +10,7 @@ use super::{flags, is_repeated};
 const LINE: usize = 76;
 
 /// What is not in the command line's own help.
-const ENVIRONMENT: [(&str, &str); 8] = [
+const ENVIRONMENT: [(&str, &str); 10] = [
     (
         "HTTP_PORT, COAP_PORT, GRPC_PORT",
         "stand in for --http, --coap and --grpc of serve: a port, or -1 to turn that front door off",
@@ -22,6 +22,11 @@ const ENVIRONMENT: [(&str, &str); 8] = [
     (
         "TINYFAAS_TOKEN, TINYFAAS_TOKEN_FILE",
         "the token that the other commands send, or the file whose first line it is",
+    ),
+    ("TINYFAAS_CA", "the file of the CA that the server's certificate is from, as --ca"),
+    (
+        "TINYFAAS_CLIENT_CERT, TINYFAAS_CLIENT_KEY",
+        "files of the certificate and the private key that the management API of a server may want; one file may hold both",
     ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC",
