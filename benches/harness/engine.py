@@ -1,13 +1,15 @@
-"""A Docker engine that is a script: it knows the requests that tinyfaas makes, and its containers are sockets that listen already.
+"""A Docker engine that is a script: it knows the requests that tinyfaas makes, and its containers are sockets that
+listen already.
 
-So the program that is shipped can be measured by its front doors with a handler that is the same for all who are compared,
-and neither an engine nor a runtime is part of what is measured.
+So the program that is shipped can be measured by its front doors with a handler that is the same for all who are
+compared, and neither an engine nor a runtime is part of what is measured.
 """
 import http.server, json, os, re, socketserver, threading, urllib.parse
 
 
 class Engine:
-    """Listens at `folder`/docker.sock. The socket of a container of the function NAME leads to the one at `handlers[NAME]`."""
+    """Listens at `folder`/docker.sock. The socket of a container of the function NAME leads to the one at
+    `handlers[NAME]`."""
 
     def __init__(self, folder, handlers):
         self.host = f"unix://{folder}/docker.sock"

@@ -5,13 +5,14 @@ from .server import PATIENCE, Server
 
 
 def load(server: Server, url, calls, connections, question, streams=1, fields=(), http1=True, unix=None):
-    """Makes `calls` calls with the file `question` as their body and measures them; all have to succeed. They go to the socket
-    at the path `unix` where there is one.
+    """Makes `calls` calls with the file `question` as their body and measures them; all have to succeed. They go to the
+    socket at the path `unix` where there is one.
 
     Processor time is that of `server`, or of all processes that `pids` gives.
     """
     log = f"{question}.log"
-    command = ["h2load", "-n", str(calls), "-c", str(connections), "-m", str(streams), "-d", question, f"--log-file={log}"]
+    command = ["h2load", "-n", str(calls), "-c", str(connections), "-m", str(streams), "-d", question]
+    command += [f"--log-file={log}"]
     command += ["--h1"] if http1 else []
     # The URL's host is only named then.
     command += [f"--base-uri=unix:{unix}"] if unix else []

@@ -1,4 +1,5 @@
-"""Programs that a user would pick instead, each with one worker and settings of our own, whatever its package starts."""
+"""Programs that a user would pick instead, each with one worker and settings of our own, whatever its package
+starts."""
 import os, pathlib, shutil, subprocess
 
 from .server import ROOT, Server, free_port, listens
@@ -10,7 +11,8 @@ SMALL, BIG = 100, 100 * 1024
 
 
 def install(*pairs):
-    """Gets the programs of PROGRAM:PACKAGE pairs where Debian's packages can be had; fails where one is missing after that."""
+    """Gets the programs of PROGRAM:PACKAGE pairs where Debian's packages can be had; fails where one is missing
+    after that."""
     subprocess.run([ROOT / "tests/setup", *pairs], check=False)
     for pair in pairs:
         program, package = pair.split(":")
@@ -22,7 +24,8 @@ def nginx(folder, name, http, address):
     """nginx with this `http` block, once it listens at `address`."""
     at = f"{folder}/{name}"
     os.mkdir(at)
-    temporary = "".join(f"{what}_temp_path {at}/{what};\n" for what in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {at}/{kind};\n" for kind in kinds)
     config = f"""daemon off; master_process off; worker_processes 1; error_log stderr crit; pid {at}/pid;
 events {{ worker_connections 4096; }}
 http {{ access_log off; {temporary} keepalive_requests 1000000000; keepalive_timeout 1h; client_max_body_size 0;
@@ -36,8 +39,8 @@ http {{ access_log off; {temporary} keepalive_requests 1000000000; keepalive_tim
 
 
 class Backend:
-    """What is behind every front door: one haproxy, with one thread, that reads a request whole and answers by itself, on two
-    unix sockets: 100 bytes at one, 100 KiB at the other."""
+    """What is behind every front door: one haproxy, with one thread, that reads a request whole and answers by itself,
+    on two unix sockets: 100 bytes at one, 100 KiB at the other."""
 
     def __init__(self, folder):
         self.sockets = {"small": f"{folder}/small", "big": f"{folder}/big"}
@@ -99,7 +102,8 @@ def nginx_grpc(folder):
     root.mkdir(parents=True)
     # A gRPC message: not compressed, its length, and the answer's one field.
     (root / "Request").write_bytes(bytes([0, 0, 0, 0, SMALL + 2, 0x0A, SMALL]) + b"y" * SMALL)
-    upstream = Server(["nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", f"{folder}/grpc", "--trailer=grpc-status: 0", str(upstream_port)])
+    options = ["--no-tls", "-a", "127.0.0.1", "-d", f"{folder}/grpc", "--trailer=grpc-status: 0"]
+    upstream = Server(["nghttpd", *options, str(upstream_port)])
     upstream.wait_for("it listened", lambda: listens(("127.0.0.1", upstream_port)))
     config = f"""http2_max_concurrent_streams 128;
 upstream up {{ server 127.0.0.1:{upstream_port}; keepalive 64; keepalive_requests 1000000000; }}

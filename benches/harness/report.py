@@ -34,14 +34,14 @@ def results():
 
 def machine():
     """What was measured, and on what."""
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-    git = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude", "*"], cwd=ROOT, capture_output=True, text=True)
+    with open("/proc/cpuinfo") as file:
+        models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
     binary = release()
     version = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout.strip()
     return {
-        "bench": "machine", "date": datetime.date.today().isoformat(), "processor": model, "cores": os.cpu_count(),
-        "kernel": platform.release(), "commit": git.stdout.strip(), "version": version,
-        "bytes": os.path.getsize(binary), "load": os.getloadavg()[0],
+        "bench": "machine", "date": datetime.date.today().isoformat(), "processor": [*models, platform.machine()][0],
+        "cores": os.cpu_count(), "kernel": platform.release(), "version": version, "bytes": os.path.getsize(binary),
+        "load": os.getloadavg()[0],
     }
 
 
@@ -59,8 +59,9 @@ class Report:
             file.write(json.dumps(record) + "\n")
 
     def compare(self, table, case, contenders, rounds, key="rate", aims=None, **more):
-        """Lets contenders take turns, so that what else the machine does meets all; the first one is ours. Each is a function
-        that gives figures. The medians count, and the median of the pairs' ratios. `aims` are texts for some of them."""
+        """Lets contenders take turns, so that what else the machine does meets all; the first one is ours. Each is a
+        function that gives figures. The medians count, and the median of the pairs' ratios. `aims` are texts for
+        some of them."""
         found = {who: [] for who in contenders}
         for _ in range(rounds):
             for who, measure in contenders.items():

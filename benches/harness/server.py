@@ -1,5 +1,7 @@
-"""Servers under test, each a process of its own so that its memory and processor time can be told; and ours in particular."""
-import base64, http.client, io, json, os, pathlib, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time, types, zipfile
+"""Servers under test, each a process of its own so that its memory and processor time can be told; and ours in
+particular."""
+import base64, http.client, io, json, os, pathlib, re, shutil, signal, socket, subprocess, sys, tempfile, threading
+import time, types, zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 # Longest that anything is waited for, in seconds.
@@ -17,6 +19,14 @@ def release():
     # Where a target is set in cargo's configuration, its name is in the path.
     target = pathlib.Path(json.loads(metadata)["target_directory"])
     return str(max(target.glob("**/release/tinyfaas"), key=os.path.getmtime))
+
+
+# The same function in each language: it gives back what it is sent.
+ECHO = {
+    "python3": {"fn.py": "def fn(input):\n    return input\n"},
+    "nodejs": {"index.js": "module.exports = (req, res) => res.send(req.body);\n"},
+    "binary": {"fn.sh": "exec cat\n"},
+}
 
 
 class Folder:
@@ -100,7 +110,8 @@ def cpu(pid):
 
 
 def memory(pid):
-    """Resident and anonymous memory of a process in kB. The kernel counts pages here; the numbers of `status` may be some off."""
+    """Resident and anonymous memory of a process in kB. The kernel counts pages here; the numbers of `status` may be
+    some off."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
         fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", file.read(), re.M))
     return int(fields["Rss"]), int(fields["Anonymous"])
@@ -130,7 +141,8 @@ def free_port():
 
 
 class Tinyfaas(Server):
-    """Our program with every door open, on a state directory in `folder`; `before` are words that come before the program's."""
+    """Our program with every door open, on a state directory in `folder`; `before` are words that come before the
+    program's."""
 
     def __init__(self, binary, folder, flags=(), before=(), doors=("management", "http", "coap", "grpc")):
         args = [*before, binary, "serve", "--state-dir", f"{folder}/state"]

@@ -9,6 +9,7 @@ def venv(requirements, python=sys.executable):
     folder = cache / f"venv-{key}"
     if not (folder / "complete").exists():
         subprocess.run([python, "-m", "venv", folder], check=True)
-        subprocess.run([folder / "bin/pip", "install", "-q", "--disable-pip-version-check", "-r", requirements], check=True)
+        install = [folder / "bin/pip", "install", "-q", "--disable-pip-version-check", "-r", requirements]
+        subprocess.run(install, check=True)
         (folder / "complete").touch()
     return folder / "bin"
