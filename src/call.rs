@@ -9,6 +9,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use crate::client::Client;
 use crate::wire::headers::Headers;
 
 /// What the caller wants done; reaches the function as `X-Tinyfaas-Method`.
@@ -95,6 +96,8 @@ pub struct Call<'a> {
     pub deadline: Option<Instant>,
     /// Where the call came from.
     pub protocol: Protocol,
+    /// Whose it is, for bounds; all whose client is not known are one's.
+    pub client: Option<Client>,
 }
 
 /// The body of a call.

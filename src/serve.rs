@@ -35,6 +35,8 @@ use crate::worker::Workers;
 /// Bytes of bodies that are held whole, of all calls in flight together: those of CoAP, of gRPC, and of asynchronous
 /// calls. A gRPC call holds its question until it has its answer, so this is more than twice the largest message.
 const BODIES: usize = 4 * 1024 * 1024;
+/// The same of one client that is not on this machine: also more than twice the largest message.
+const BODIES_EACH: usize = BODIES / 4 * 3;
 /// How long calls are still taken after the doors closed: a little longer than connections may still say something.
 const LAST_CALLS: Duration = http_server::LAST_WORD.saturating_add(Duration::from_millis(50));
 /// Management connections at once: people and scripts, not sensors.
@@ -92,7 +94,7 @@ async fn serve(
         dispatch,
         deployer,
         buffers,
-        budget: Budget::new(BODIES),
+        budget: Budget::with_parts(BODIES, BODIES_EACH),
         shutdown: Shutdown::new(),
         manager,
         began: Instant::now(),
@@ -253,6 +255,7 @@ impl Server<'_> {
             handshake_timeout: self.config.head_timeout,
             idle_timeout: self.config.grpc_idle_timeout,
             body_timeout: self.config.body_timeout,
+            question_timeout: self.config.timeout,
             grace: self.config.grace,
             ..front::grpc::Config::default()
         }

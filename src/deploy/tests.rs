@@ -251,6 +251,7 @@ impl Stage {
             token: None,
             deadline: None,
             protocol: Protocol::Http,
+            client: None,
         };
         let mut reply = self.dispatch.call(call).await?;
         let text = String::from_utf8(reply.chunk().await?.to_vec()).unwrap();

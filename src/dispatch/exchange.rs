@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 
@@ -165,6 +165,7 @@ pub(super) async fn run<'a>(
         end: 0,
         left: BodyLeft::Done,
         deadline: Timer::at(deadline),
+        pace: None,
         reusable: true,
         moved: 0,
         interim: 0,
@@ -189,6 +190,10 @@ pub(super) async fn run<'a>(
     };
     Ok(Reply { status: head.status, headers: head.headers, length, exchange })
 }
+
+/// How much of a body has to come in which time while other calls wait for a handler.
+const PACE: Duration = Duration::from_secs(1);
+const PACE_BYTES: u64 = 1024;
 
 /// The start of a body that was read before it is sent.
 struct Held {
@@ -241,6 +246,8 @@ struct Exchange<'a> {
     end: usize,
     left: BodyLeft,
     deadline: Timer,
+    /// While the caller's body does not come: when to look, and how much of it was here before.
+    pace: Option<(Timer, u64)>,
     /// Whether the connection can serve another call once the reply was read.
     reusable: bool,
     /// Buffers received in this turn.
@@ -355,7 +362,7 @@ impl Exchange<'_> {
 
     /// Receives more bytes at the end of `buf` while it sends what is left of the call.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
-        let Some(mut stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
+        let Some(stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
         if let Some(pump) = &mut self.pump {
             match pump.poll(stream, cx) {
                 Poll::Ready(Ok(())) => end(&mut self.pump, self.metered.as_ref()),
@@ -368,10 +375,16 @@ impl Exchange<'_> {
                     self.reusable = false;
                     return Poll::Ready(Err(failure));
                 }
-                Poll::Pending => {}
+                Poll::Pending => {
+                    if let Some(failure) = self.look_at_pace(cx) {
+                        self.reusable = false;
+                        return Poll::Ready(Err(failure));
+                    }
+                }
             }
         }
         let turn_is_over = self.moved == TURN;
+        let Some(mut stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
         let read = if turn_is_over {
             cx.waker().wake_by_ref();
             Poll::Pending
@@ -398,6 +411,26 @@ impl Exchange<'_> {
                 }
                 Poll::Pending => Poll::Pending,
             },
+        }
+    }
+
+    /// Where the caller's body comes too slowly while others wait for its place: the end of the call.
+    fn look_at_pace(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
+        let (Some(pump), Some(lease)) = (&self.pump, &self.lease) else { return None };
+        if !pump.waits_for_caller() {
+            self.pace = None;
+            return None;
+        }
+        loop {
+            let (timer, before) = self.pace.get_or_insert_with(|| (Timer::after(PACE), pump.read));
+            if Pin::new(timer).poll(cx).is_pending() {
+                return None;
+            }
+            if lease.function().waiting() > 0 && pump.read - *before < PACE_BYTES {
+                let text = "the body came too slowly while other calls waited: send it faster, or try again later";
+                return Some(Failure::new(FailureKind::BadRequest, text));
+            }
+            self.pace = None;
         }
     }
 
@@ -496,6 +529,12 @@ impl<'a> Pump<'a> {
         };
         let read = if let PumpBody::Bytes(bytes) = &body { bytes.len() as u64 } else { 0 };
         Self { head, sent: 0, body, read }
+    }
+
+    /// Whether it is for the caller to go on, and not for the handler.
+    fn waits_for_caller(&self) -> bool {
+        let PumpBody::Stream { start, end, done, held, .. } = &self.body else { return false };
+        self.sent >= self.head.len() && start >= end && !*done && held.is_empty()
     }
 
     /// Sends until all is sent, neither side moves, or its turn is over.

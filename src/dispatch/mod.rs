@@ -24,6 +24,7 @@ use futures_lite::FutureExt;
 
 use crate::buffers::Buffers;
 use crate::call::{Call, Failure, FailureKind, Protocol};
+use crate::client::Client;
 use crate::function::Name;
 use crate::reactor::Timer;
 use counts::Metered;
@@ -157,7 +158,7 @@ impl Dispatch {
         {
             unknown.fetch_add(1, Ordering::Relaxed);
         }
-        let (mut lease, deadline) = self.lease(call.function, call.token, call.deadline).await?;
+        let (mut lease, deadline) = self.lease_for(call.client, call.function, call.token, call.deadline).await?;
         loop {
             match exchange::connect(&lease, deadline).await? {
                 Some(stream) => {
@@ -173,7 +174,7 @@ impl Dispatch {
                 None => {
                     lease.handler().mark_unhealthy();
                     drop(lease);
-                    (lease, _) = self.lease(call.function, call.token, Some(deadline)).await?;
+                    (lease, _) = self.lease_for(call.client, call.function, call.token, Some(deadline)).await?;
                 }
             }
         }
@@ -185,6 +186,16 @@ impl Dispatch {
     /// As [`Dispatch::call`].
     pub async fn lease(
         &self,
+        name: &str,
+        token: Option<&str>,
+        asked: Option<Instant>,
+    ) -> Result<(Lease, Instant), Failure> {
+        self.lease_for(None, name, token, asked).await
+    }
+
+    async fn lease_for(
+        &self,
+        client: Option<Client>,
         name: &str,
         token: Option<&str>,
         asked: Option<Instant>,
@@ -202,13 +213,13 @@ impl Dispatch {
             if let Some(why) = function.refusal() {
                 return Err(Failure::new(FailureKind::Unavailable, why));
             }
+            let full = || {
+                let queue = function.limits().queue;
+                let text = format!("all handlers of {name} are busy and {queue} calls wait already: try again later");
+                Failure::new(FailureKind::QueueFull, text)
+            };
             let Some(waits) = waits else {
-                place = Some(function.queue().ok_or_else(|| {
-                    let queue = function.limits().queue;
-                    let text =
-                        format!("all handlers of {name} are busy and {queue} calls wait already: try again later");
-                    Failure::new(FailureKind::QueueFull, text)
-                })?);
+                place = Some(function.queue(client).ok_or_else(full)?);
                 // A handler may have become free between the look and the queueing.
                 continue;
             };
@@ -220,7 +231,11 @@ impl Dispatch {
                 Timer::at(deadline).await;
                 false
             };
-            if !told.or(late).await {
+            let told = told.or(late).await;
+            if waits.gave_way() {
+                return Err(full());
+            }
+            if !told {
                 let text = format!("no handler of {name} became free in time");
                 return Err(Failure::new(FailureKind::TooLate, text));
             }

@@ -5,6 +5,8 @@ use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use crate::client::Client;
+
 /// The line. Its numbers only grow, so they are sorted.
 #[derive(Debug, Default)]
 pub(super) struct Queue(Mutex<Line>);
@@ -12,7 +14,7 @@ pub(super) struct Queue(Mutex<Line>);
 #[derive(Debug, Default)]
 struct Line {
     next: u64,
-    waiting: VecDeque<(u64, State)>,
+    waiting: VecDeque<(u64, Option<Client>, State)>,
 }
 
 #[derive(Debug)]
@@ -24,15 +26,16 @@ enum State {
 }
 
 impl Queue {
-    /// A number at the end of the line, unless `most` wait already.
-    pub(super) fn join(&self, most: usize) -> Option<u64> {
+    /// A number at the end of the line for a call of `client`. Where `most` wait already, the last call of the client that
+    /// has most of them gives way, if it still has no fewer than this one then.
+    pub(super) fn join(&self, most: usize, client: Option<Client>) -> Option<u64> {
         let mut line = self.line();
-        if line.waiting.len() >= most {
+        if line.waiting.len() >= most && !line.make_room(client) {
             return None;
         }
         let number = line.next;
         line.next += 1;
-        line.waiting.push_back((number, State::Waits(None)));
+        line.waiting.push_back((number, client, State::Waits(None)));
         Some(number)
     }
 
@@ -61,11 +64,16 @@ impl Queue {
 
     /// Tells the first `count` of the line that there may be a place.
     pub(super) fn tell(&self, count: usize) {
-        for (_, state) in self.line().waiting.iter_mut().take(count) {
+        for (_, _, state) in self.line().waiting.iter_mut().take(count) {
             if let State::Waits(Some(waker)) = std::mem::replace(state, State::Told) {
                 waker.wake();
             }
         }
+    }
+
+    /// Whether the one with this number had to give way.
+    pub(super) fn gave_way(&self, number: u64) -> bool {
+        self.line().position(number).is_err()
     }
 
     /// Completes when the one with this number was told since this last completed.
@@ -74,11 +82,11 @@ impl Queue {
             let mut line = self.line();
             let Ok(at) = line.position(number) else { return Poll::Ready(()) };
             match line.waiting.get_mut(at) {
-                Some((_, state @ State::Waits(_))) => {
+                Some((_, _, state @ State::Waits(_))) => {
                     *state = State::Waits(Some(cx.waker().clone()));
                     Poll::Pending
                 }
-                Some((_, state)) => {
+                Some((_, _, state)) => {
                     *state = State::Waits(None);
                     Poll::Ready(())
                 }
@@ -94,7 +102,19 @@ impl Queue {
 }
 
 impl Line {
+    /// Takes one out for a call of `client`, where that makes it fairer.
+    fn make_room(&mut self, client: Option<Client>) -> bool {
+        let count = |of: Option<Client>| self.waiting.iter().filter(|(_, c, _)| *c == of).count();
+        // The last one counts where several clients have as many.
+        let most = self.waiting.iter().enumerate().map(|(at, (_, c, _))| (count(*c), at)).max();
+        let Some((_, at)) = most.filter(|(n, _)| *n > count(client) + 1) else { return false };
+        if let Some((_, _, State::Waits(Some(waker)))) = self.waiting.remove(at) {
+            waker.wake();
+        }
+        true
+    }
+
     fn position(&self, number: u64) -> Result<usize, usize> {
-        self.waiting.binary_search_by_key(&number, |(number, _)| *number)
+        self.waiting.binary_search_by_key(&number, |(number, _, _)| *number)
     }
 }

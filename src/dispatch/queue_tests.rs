@@ -25,6 +25,34 @@ fn handler(n: usize) -> Arc<Handler> {
     Arc::new(Handler::new(format!("h{n}"), Address::Unix("/nowhere".into())))
 }
 
+/// A call of one of several clients.
+fn ask_of<'a>(dispatch: &'a Dispatch, client: u8) -> Waiting<'a> {
+    let client = Client::of([192, 0, 2, client].into());
+    Box::pin(dispatch.lease_for(Some(client), "f", None, None))
+}
+
+#[test]
+fn where_the_line_is_full_the_client_with_most_calls_in_it_gives_way() {
+    let dispatch = Dispatch::default();
+    let timeout = std::time::Duration::from_secs(20);
+    let limits = Limits { memory: 0, cpu_millis: 0, pids: 0, timeout, concurrency: 1, queue: 3 };
+    let only = Function::new(Name::parse("f").unwrap(), limits);
+    only.add(handler(0));
+    dispatch.install(Arc::new(only));
+    let running = poll(&mut ask_of(&dispatch, 1)).unwrap();
+    let mut flood: Vec<Waiting> = (0..3).map(|_| ask_of(&dispatch, 1)).collect();
+    assert!(flood.iter_mut().all(|call| poll(call).is_none()));
+    let mut other = ask_of(&dispatch, 2);
+    assert!(poll(&mut other).is_none(), "it waits");
+    let refused = |call: &mut Waiting| block_on(future::poll_once(call)).unwrap().unwrap_err().kind;
+    assert_eq!(refused(&mut flood[2]), FailureKind::QueueFull, "the last of them");
+    assert_eq!(refused(&mut ask_of(&dispatch, 1)), FailureKind::QueueFull);
+    drop(running);
+    flood.truncate(2);
+    flood.push(other);
+    assert!(flood.iter_mut().all(|call| poll(call).is_some()), "in their order");
+}
+
 /// Looks at a call once.
 fn poll(waiting: &mut Waiting) -> Option<Lease> {
     block_on(future::poll_once(waiting)).map(|got| got.unwrap().0)

@@ -8,6 +8,7 @@ use event_listener::Event;
 
 use super::queue::Queue;
 use super::sleep::Sleep;
+use crate::client::Client;
 use crate::function::{Limits, Name};
 use crate::net::{Address, Stream};
 use crate::reactor::Timer;
@@ -274,8 +275,8 @@ impl Function {
         }
     }
 
-    pub(super) fn queue(self: &Arc<Self>) -> Option<Place> {
-        let number = self.queue.join(self.limits.queue);
+    pub(super) fn queue(self: &Arc<Self>, client: Option<Client>) -> Option<Place> {
+        let number = self.queue.join(self.limits.queue, client);
         if number.is_none() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -442,6 +443,11 @@ impl Place {
     /// Whether this is a place in the queue of `function`, the very version.
     pub(super) fn is_in(&self, function: &Arc<Function>) -> bool {
         Arc::ptr_eq(&self.0, function)
+    }
+
+    /// Whether it was taken for a call of another client.
+    pub(super) fn gave_way(&self) -> bool {
+        self.0.queue.gave_way(self.1)
     }
 
     /// Completes when its call has to look for a handler again.

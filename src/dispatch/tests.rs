@@ -94,6 +94,7 @@ fn call<'a>(headers: &'a Headers, body: Body<'a>) -> Call<'a> {
         token: None,
         deadline: None,
         protocol: Protocol::Http,
+        client: None,
     }
 }
 

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use async_executor::StaticExecutor;
-use async_lock::Semaphore;
 
 use crate::budget::Budget;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
+use crate::client::Client;
 use crate::dispatch::{Dispatch, Reply};
 use crate::http_server::{Head, RequestBody, Responder, Service};
+use crate::seats::Seats;
 use crate::tokens::bearer;
 use crate::wire::headers::Headers;
 use crate::wire::http1::percent_decode;
@@ -22,7 +23,7 @@ pub struct Front {
     dispatch: Arc<Dispatch>,
     executor: &'static StaticExecutor,
     /// Asynchronous calls that may be under way at once.
-    async_calls: Arc<Semaphore>,
+    async_calls: Arc<Seats>,
     budget: Budget,
 }
 
@@ -37,7 +38,7 @@ impl Front {
     /// A front door to the functions of `dispatch`. At most `async_calls` calls whose callers do not wait are under way
     /// at once, and their bodies come from `budget`.
     pub fn new(dispatch: Arc<Dispatch>, executor: &'static StaticExecutor, async_calls: usize, budget: Budget) -> Self {
-        Self { dispatch, executor, async_calls: Arc::new(Semaphore::new(async_calls)), budget }
+        Self { dispatch, executor, async_calls: Seats::new(async_calls, async_calls.div_ceil(2)), budget }
     }
 
     async fn call(&self, head: &Head, body: &mut RequestBody<'_>, respond: Responder<'_>) -> io::Result<()> {
@@ -52,7 +53,7 @@ impl Front {
             Err(text) => return respond.text(400, text).await,
         };
         if head.headers.get("x-tinyfaas-async").is_some() {
-            return match self.call_later(method, &target, &head.headers, body).await {
+            return match self.call_later(method, &target, head, body).await {
                 Ok(()) => respond.text(202, "accepted").await,
                 Err(failure) => refuse(respond, &failure).await,
             };
@@ -67,6 +68,7 @@ impl Front {
             token: token(&head.headers),
             deadline: None,
             protocol: Protocol::Http,
+            client: Some(Client::of(head.peer.ip())),
         };
         match self.dispatch.call(call).await {
             Ok(reply) => pass_on(reply, respond).await,
@@ -79,19 +81,20 @@ impl Front {
         &self,
         method: Method,
         target: &Target<'_>,
-        headers: &Headers,
+        head: &Head,
         body: &mut RequestBody<'_>,
     ) -> Result<(), Failure> {
+        let (headers, client) = (&head.headers, Client::of(head.peer.ip()));
         self.dispatch.callable(&target.function, token(headers))?;
         let busy =
             || Failure::new(FailureKind::QueueFull, "too many asynchronous calls are under way: try again later");
-        let place = self.async_calls.try_acquire_arc().ok_or_else(busy)?;
+        let place = self.async_calls.try_take(client).ok_or_else(busy)?;
         let too_large =
             || Failure::new(FailureKind::TooLarge, "the body of an asynchronous call may be at most 65536 bytes");
         if body.is_longer_than(ASYNC_BODY as u64) {
             return Err(too_large());
         }
-        let mut share = self.budget.take(0).ok_or_else(busy)?;
+        let mut share = self.budget.of(client).take(0).ok_or_else(busy)?;
         let mut bytes = Vec::new();
         let mut piece = [0; 1024];
         loop {
@@ -120,6 +123,7 @@ impl Front {
                 token: token(&headers),
                 deadline: None,
                 protocol: Protocol::Http,
+                client: Some(client),
             };
             if let Err(failure) = discard(dispatch.call(call).await).await {
                 log::warn!("asynchronous call of {function} failed: {failure}");

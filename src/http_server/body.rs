@@ -9,9 +9,9 @@ use futures_lite::AsyncRead;
 
 use super::{Input, Shape};
 use crate::call::BodyStream;
-use crate::clients::Seat;
 use crate::net::Stream;
 use crate::reactor::Timer;
+use crate::seats::Seat;
 use crate::wire::chunked::ChunkDecoder;
 use crate::wire::http1::Framing;
 

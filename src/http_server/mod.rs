@@ -23,9 +23,10 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 
 use crate::budget::{Budget, Share};
 use crate::buffers::{Buffer, Buffers};
-use crate::clients::{Client, Seat, Seats};
+use crate::client::Client;
 use crate::net::Stream;
 use crate::reactor::{Async, Timer};
+use crate::seats::{Seat, Seats};
 use crate::shutdown::Shutdown;
 use crate::tls::Acceptor;
 use crate::wire::headers::Headers;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures_lite::AsyncWrite;
 
 use super::{State, within};
-use crate::clients::Seat;
 use crate::net::Stream;
+use crate::seats::Seat;
 use crate::wire::chunked;
 use crate::wire::headers::Headers;
 use crate::wire::http1::{Framing, ResponseHead, text_line};

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::host_of;
+use crate::client::Client;
 use crate::http_server::Head;
 use crate::tokens::{Tokens, bearer};
 
@@ -55,7 +56,7 @@ pub(super) fn admit<'t>(
             false => Err(NOT_OURS),
         };
     };
-    let (address, now) = (network_of(head.peer.ip()), Instant::now());
+    let (address, now) = (Client::of(head.peer.ip()), Instant::now());
     if failures.are_too_many(address, now) {
         return Err(TOO_MANY);
     }
@@ -110,34 +111,26 @@ fn is_named_as_ours(head: &Head, public_host: Option<&str>) -> bool {
         || public_host.is_some_and(|name| name.eq_ignore_ascii_case(&host))
 }
 
-/// The part of an address that its owner cannot change at will: of IPv6 the first 64 bits.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
 /// Wrong tokens by address.
 #[derive(Debug, Default)]
 pub(super) struct Failures(Mutex<Vec<Failing>>);
 
 #[derive(Debug)]
 struct Failing {
-    address: IpAddr,
+    address: Client,
     /// When all of its failures are forgiven.
     until: Instant,
 }
 
 impl Failures {
-    fn are_too_many(&self, address: IpAddr, now: Instant) -> bool {
+    fn are_too_many(&self, address: Client, now: Instant) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let failing = all.iter().find(|failing| failing.address == address);
         failing.is_some_and(|failing| failing.until > now + FORGIVEN_AFTER * (FAILURES - 1))
     }
 
     /// Counts one more; whether the address had none before.
-    fn count(&self, address: IpAddr, now: Instant) -> bool {
+    fn count(&self, address: Client, now: Instant) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|failing| failing.until > now);
         match all.iter_mut().find(|failing| failing.address == address) {
@@ -261,23 +254,15 @@ mod tests {
     #[test]
     fn failures_are_forgiven_one_by_one_and_the_table_is_bounded() {
         let failures = Failures::default();
-        let (a, now) = (IpAddr::from([10, 0, 0, 1]), Instant::now());
+        let (a, now) = (Client::of([10, 0, 0, 1].into()), Instant::now());
         assert!(failures.count(a, now), "the first is worth a line of the log");
         assert!((1..FAILURES).all(|_| !failures.count(a, now)));
         assert!(failures.are_too_many(a, now));
         assert!(!failures.are_too_many(a, now + FORGIVEN_AFTER));
         for n in 0..1000_u32 {
-            failures.count(IpAddr::from(n.to_be_bytes()), now + FORGIVEN_AFTER);
+            failures.count(Client::of(n.to_be_bytes().into()), now + FORGIVEN_AFTER);
         }
         assert_eq!(failures.0.lock().unwrap().len(), ADDRESSES);
         assert!(failures.0.lock().unwrap().iter().any(|f| f.address == a), "who failed most is kept");
-    }
-
-    #[test]
-    fn who_has_a_network_of_ipv6_is_one() {
-        let net = |text: &str| network_of(text.parse().unwrap());
-        assert_eq!(net("2001:db8::1"), net("2001:db8::ffff:1"));
-        assert_ne!(net("2001:db8::1"), net("2001:db8:0:1::1"));
-        assert_eq!(net("::ffff:10.0.0.1"), net("10.0.0.1"));
     }
 }

@@ -1,9 +1,6 @@
-//! What strangers could do to a server, as load: for the tests that others are served meanwhile, and for the benchmark that
-//! says how well.
+//! What strangers could do to a server, as load: for the tests that others are served meanwhile.
 //!
 //! All of it stays on 127.0.0.0/8, whose addresses stand for as many clients.
-
-#![allow(dead_code, reason = "each of them uses some")]
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};

@@ -1,7 +1,9 @@
-//! Floods from one client and from many: others are answered meanwhile, at all; how fast, benches/floods tells. What memory
-//! floods take is in `memory.rs`.
+//! Floods from one client and from many: others are answered meanwhile. What memory floods take is in `memory.rs`.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use crate::attacks;
 use crate::board::{Backend, Board, request};
@@ -54,6 +56,29 @@ fn long_heads_without_an_end_keep_nobody_out() {
 #[test]
 fn heads_that_are_too_long_keep_nobody_out() {
     others_are_served_beside(&attacks::too_long_head());
+}
+
+#[test]
+fn bodies_that_never_come_keep_no_handler() {
+    let board = board(&["--concurrency", "1", "--queue", "8", "--timeout", "10m"]);
+    let addr = board.http.unwrap();
+    let held: Vec<_> = (0..3).map(|n| attacks::connect_from(attacks::address(n), addr).unwrap()).collect();
+    held.iter().for_each(|mut stream| stream.write_all(attacks::NO_BODY).unwrap());
+    ask(addr);
+}
+
+#[test]
+fn asynchronous_calls_keep_nobody_out() {
+    let board = board(&[]);
+    let addr = board.http.unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| attacks::ask_again(addr, &attacks::async_call(), 8, &stop));
+        for _ in 0..50 {
+            ask(addr);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

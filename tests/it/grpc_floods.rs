@@ -1,5 +1,10 @@
 //! The gRPC front door against peers that send much that is cheap to send: each flood ends with the connection closed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::attacks;
+use crate::grpc_door::call;
 use crate::grpc_raw::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, End, HEADERS, PING, PRIORITY, Peer, RST_STREAM,
     SETTINGS, WINDOW_UPDATE, assert_closed, assert_well, field, frame, open, question, request_block,
@@ -57,6 +62,24 @@ fn rapid_reset_is_closed() {
         assert!(number < 50_000, "streams can be opened and reset without end");
     }
     assert_closed(&peer.closed(), ENHANCE_YOUR_CALM);
+    assert_well(&door);
+}
+
+#[test]
+fn others_are_answered_while_calls_are_taken_back_at_once_and_handshakes_stay_half_open() {
+    attacks::raise_file_limit();
+    let door = open();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| attacks::rapid_reset(door.address, 10, &stop));
+        scope.spawn(|| {
+            attacks::hold(door.address, attacks::HALF_PREFACE, 30, 1000, |_| !stop.load(Ordering::Relaxed));
+        });
+        for _ in 0..30 {
+            assert_eq!(call(&door.client(), "echo", b"x").payload().unwrap(), "x");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
     assert_well(&door);
 }
 

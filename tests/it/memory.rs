@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, fadvise};
 
+use crate::attacks::{self, Ask};
 use crate::board::{Backend, Board, TempDir, noise};
 use crate::watch::{Client, pass_through};
 
@@ -196,4 +197,28 @@ fn idle_connections_cost_little_and_a_burst_is_given_back() {
         }
     });
     check_settled("after_load_more_kb", || server.memory("Anonymous").saturating_sub(before));
+}
+
+#[test]
+fn floods_take_little_memory() {
+    const CLIENTS: usize = 100;
+    attacks::raise_file_limit();
+    let server = Release::start(&[]);
+    let board = &server.board;
+    board.deploy("f", "python3", 1, &[("fn.py", "def fn(input):\n    return input\n")]);
+    assert_eq!(board.call("f", b"x").text(), "x");
+    let (http, coap, grpc) = (board.http.unwrap(), board.coap.unwrap(), board.grpc.unwrap());
+    let floods: [(&str, &dyn Fn()); 4] = [
+        ("slow_heads_more_kb", &|| _ = attacks::hold(http, attacks::SLOW_HEAD, CLIENTS, 10_000, |n| n < 10_000)),
+        ("long_heads_more_kb", &|| _ = attacks::hold(http, &attacks::long_head(), CLIENTS, 3_000, |n| n < 3_000)),
+        ("half_open_more_kb", &|| _ = attacks::hold(grpc, attacks::HALF_PREFACE, CLIENTS, 2_000, |n| n < 2_000)),
+        ("datagrams_more_kb", &|| {
+            for ask in [Ask::NonConfirmable, Ask::Confirmable, Ask::FirstBlock, Ask::Observe] {
+                attacks::coap(coap, ask, CLIENTS, |n| n < 5_000);
+            }
+        }),
+    ];
+    for (key, flood) in floods {
+        check(key, server.peak_of(flood));
+    }
 }

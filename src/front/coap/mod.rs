@@ -190,7 +190,8 @@ impl Shared {
         let run = async move {
             let make_room = || shared.lock().server.make_room();
             let max_body = shared.lock().server.config().max_body;
-            let bounds = outcome::Bounds { max_body, budget: &shared.budget, make_room: &make_room };
+            let client = job.client();
+            let bounds = outcome::Bounds { client, max_body, budget: &shared.budget, make_room: &make_room };
             let answer = outcome::of(&shared.dispatch, &job.task, &bounds).await;
             let mut state = shared.lock();
             state.server.answer(shared.now(), &job, answer, &mut &shared.doors);

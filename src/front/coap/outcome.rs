@@ -5,12 +5,15 @@ use std::hash::{DefaultHasher, Hasher};
 
 use crate::budget::Budget;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
+use crate::client::Client;
 use crate::dispatch::{Dispatch, Reply};
 use crate::wire::coap::{Answer, Code, Etag, Held, Location, Task, format};
 use crate::wire::headers::Headers;
 
 /// What bounds an answer's body.
 pub struct Bounds<'b> {
+    /// Whose call it is; nobody's where a function runs for those that observe it.
+    pub client: Option<Client>,
     /// Its length in bytes.
     pub max_body: usize,
     /// Where its bytes come from.
@@ -38,6 +41,7 @@ pub async fn of(dispatch: &Dispatch, task: &Task, bounds: &Bounds<'_>) -> Answer
         token,
         deadline: None,
         protocol: Protocol::Coap,
+        client: bounds.client,
     };
     match dispatch.call(call).await {
         Ok(reply) => collect(reply, task.method, bounds).await.unwrap_or_else(|failure| refusal(&failure)),

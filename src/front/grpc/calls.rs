@@ -14,6 +14,7 @@ use super::question::{Question, no_room};
 use super::stream::{Answer, Asked, Gone};
 use crate::budget::Share;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
+use crate::client::Client;
 use crate::dispatch::Reply;
 use crate::reactor::Timer;
 use crate::tokens::bearer;
@@ -72,7 +73,10 @@ pub(super) async fn request(
 }
 
 async fn outcome(door: &Door, busy: &Busy, asked: &Asked, question: &mut Question) -> Result<Outcome, Status> {
-    let message = before(asked.deadline, question.only()).await?;
+    // As with the other protocols, it is a part of the call's time.
+    let latest = Instant::now() + door.config.question_timeout;
+    let deadline = Some(asked.deadline.map_or(latest, |deadline| deadline.min(latest)));
+    let message = before(deadline, question.only()).await?;
     busy.asked();
     let data = Data::decode(message)
         .map_err(|e| Status::new(Code::Internal, format!("the message is not a Data message: {e}")))?;
@@ -92,6 +96,7 @@ async fn outcome(door: &Door, busy: &Busy, asked: &Asked, question: &mut Questio
         token: asked.fields.get(AUTHORIZATION).and_then(|field| bearer(field.to_str().ok()?)),
         deadline: asked.deadline,
         protocol: Protocol::Grpc,
+        client: Some(busy.client()),
     };
     let mut reply = door.dispatch.call(call).await.map_err(of_failure)?;
     let metadata = metadata(&reply.headers);
@@ -99,7 +104,7 @@ async fn outcome(door: &Door, busy: &Busy, asked: &Asked, question: &mut Questio
         let status = function_failed(&mut reply).await?;
         return Ok(Outcome { status, metadata, message: None });
     }
-    let collected = collect(&mut reply, door).await;
+    let collected = collect(&mut reply, door, busy.client()).await;
     if collected.is_err() {
         reply.refused(500);
     }
@@ -168,7 +173,7 @@ async fn function_failed(reply: &mut Reply<'_>) -> Result<Status, Status> {
 }
 
 /// Reads the function's answer, paid for by the budget.
-async fn collect(reply: &mut Reply<'_>, door: &Door) -> Result<(ResponseBuilder, Share), Status> {
+async fn collect(reply: &mut Reply<'_>, door: &Door, client: Client) -> Result<(ResponseBuilder, Share), Status> {
     let max = door.config.message;
     let too_large = || {
         let text = format!("the function's answer is larger than {max} bytes");
@@ -178,7 +183,7 @@ async fn collect(reply: &mut Reply<'_>, door: &Door) -> Result<(ResponseBuilder,
         Some(length) => usize::try_from(length).ok().filter(|n| *n <= max).ok_or_else(too_large)?,
         None => 0,
     };
-    let mut share = door.budget.take(known).ok_or_else(no_room)?;
+    let mut share = door.budget.of(client).take(known).ok_or_else(no_room)?;
     let mut answer = ResponseBuilder::with_capacity(known);
     loop {
         let part = reply.chunk().await.map_err(of_failure)?;

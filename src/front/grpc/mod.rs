@@ -20,9 +20,10 @@ use event_listener::Event;
 use futures_lite::FutureExt;
 
 use crate::budget::Budget;
-use crate::clients::{Client, Seats};
+use crate::client::Client;
 use crate::dispatch::Dispatch;
 use crate::reactor::{Async, Timer};
+use crate::seats::Seats;
 use crate::shutdown::Shutdown;
 use crate::tls::Acceptor;
 use peer::Peer;
@@ -58,6 +59,8 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// How long a peer may pause within a question or in reading an answer.
     pub body_timeout: Duration,
+    /// How long a question may take in all.
+    pub question_timeout: Duration,
     /// How long calls in flight may still take after the wish to stop.
     pub grace: Duration,
 }
@@ -78,6 +81,7 @@ impl Default for Config {
             keepalive: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(20),
             body_timeout: Duration::from_secs(30),
+            question_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
         }
     }
@@ -122,13 +126,14 @@ pub async fn serve(
             Some(Ok((stream, address))) => {
                 // Answers are written whole: waiting for more would only delay them.
                 let _ = stream.get_ref().set_nodelay(true);
-                let Some(seat) = seats.take(Client::of(address.ip())).await else {
+                let client = Client::of(address.ip());
+                let Some(seat) = seats.take(client).await else {
                     let level = if seats.refusal_is_news() { log::Level::Warn } else { log::Level::Debug };
                     let each = door.config.connections_each;
                     log::log!(level, "gRPC: no connection for {}: it has {each}, and all are busy", address.ip());
                     continue;
                 };
-                let peer = Arc::new(Peer::new(seat));
+                let peer = Arc::new(Peer::new(client, seat));
                 door.peers().push(Arc::clone(&peer));
                 let admitted = Admitted { door: Arc::clone(&door), peer };
                 executor

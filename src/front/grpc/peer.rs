@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use event_listener::Event;
 
-use crate::clients::Seat;
+use crate::client::Client;
 use crate::h2_socket::Meter;
+use crate::seats::Seat;
 use crate::wire::grpc::flood::FloodMeter;
 
 /// One connection as its socket, its streams and the door see it.
@@ -27,6 +28,7 @@ pub(super) struct Peer {
     streams: AtomicUsize,
     /// Those of them whose question did not come whole yet.
     asking: AtomicUsize,
+    pub(super) client: Client,
     /// Its place among the connections.
     pub(super) seat: Seat,
     /// Notified when the connection has to look at the wish to stop.
@@ -44,7 +46,7 @@ pub(super) struct Busy {
 }
 
 impl Peer {
-    pub(super) fn new(seat: Seat) -> Self {
+    pub(super) fn new(client: Client, seat: Seat) -> Self {
         let accepted = Instant::now();
         Self {
             accepted,
@@ -55,6 +57,7 @@ impl Peer {
             idle_since: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             asking: AtomicUsize::new(0),
+            client,
             seat,
             wake: Event::new(),
         }
@@ -139,6 +142,11 @@ impl Meter for Arc<Peer> {
 }
 
 impl Busy {
+    /// Whose stream it is.
+    pub(super) fn client(&self) -> Client {
+        self.peer.client
+    }
+
     /// Its question came whole: from here on it is for us to go on.
     pub(super) fn asked(&self) {
         if self.asking.swap(false, Ordering::AcqRel) {

@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use super::Door;
 use crate::budget::{Budget, Share};
+use crate::client::Client;
 use crate::reactor::Timer;
 use crate::wire::grpc::frame::{FrameError, MessageDecoder};
 use crate::wire::grpc::gzip::{self, GzipError};
@@ -55,14 +56,14 @@ pub(super) struct Question {
 }
 
 impl Question {
-    pub(super) fn new(body: RecvStream, encoding: Encoding, max: usize, door: &Door) -> Self {
+    pub(super) fn new(body: RecvStream, encoding: Encoding, max: usize, door: &Door, client: Client) -> Self {
         Self {
             body,
             rest: Bytes::new(),
             decoder: MessageDecoder::new(max),
             encoding,
             max,
-            budget: door.budget.clone(),
+            budget: door.budget.of(client),
             share: None,
             timeout: door.config.body_timeout,
         }

@@ -96,7 +96,7 @@ pub(super) async fn answer(door: &Door, busy: &Busy, request: Request<RecvStream
         }
     };
     let max = if route == Route::Call { door.config.message } else { calls::SMALL_MESSAGE };
-    let question = Question::new(body, encoding, max, door);
+    let question = Question::new(body, encoding, max, door, busy.client());
     let asked = Asked { fields: head.headers, deadline };
     let done = match route {
         Route::Call => calls::request(door, busy, asked, question, answer).await,

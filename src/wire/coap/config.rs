@@ -40,6 +40,8 @@ pub struct Config {
     pub transfer_lifetime: Millis,
     /// After how long without a block an arriving body may be given up for another one.
     pub transfer_stall: Millis,
+    /// The same of one that did not get beyond its first block: a forged datagram begins a body, and never goes on.
+    pub transfer_start: Millis,
     /// Size exponent of our blocks: 6 is 1024 bytes, which fits a link of 1280.
     pub block_szx: u8,
     /// Longest datagram that is understood, in bytes. Above: 4.13.
@@ -79,6 +81,7 @@ impl Default for Config {
             max_body: 64 * 1024,
             transfer_lifetime: 247_000,
             transfer_stall: 93_000,
+            transfer_start: 10_000,
             block_szx: 6,
             max_datagram: 2048,
             observers: 64,

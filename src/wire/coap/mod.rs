@@ -34,6 +34,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
+use crate::client::Client;
+
 use super::headers::Headers;
 use slots::Key;
 
@@ -73,6 +75,11 @@ impl Peer {
             Some(v4) => SocketAddr::new(IpAddr::V4(v4), self.port),
             None => self.addr_v6(),
         }
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> Client {
+        Client::of(IpAddr::V6(self.ip.into()))
     }
 
     /// The number of our socket.
@@ -117,8 +124,16 @@ pub struct Datagram<'a> {
 #[derive(Debug)]
 pub struct Job {
     id: JobId,
+    client: Option<Client>,
     /// What is to be run.
     pub task: Arc<Task>,
+}
+
+impl Job {
+    /// Who asked for it; nobody where it runs for those that observe.
+    pub fn client(&self) -> Option<Client> {
+        self.client
+    }
 }
 
 /// Whom a job's answer goes to.

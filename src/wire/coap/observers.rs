@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::slots::{Key, Slots};
 use super::{Answer, Config, Millis, Peer, Task, Token};
+use crate::client::Client;
 
 /// A task that runs again and again for its observers.
 #[derive(Debug)]
@@ -86,9 +87,10 @@ impl Observers {
         }
     }
 
-    /// Whether one more may come.
-    pub fn has_room(&self) -> bool {
-        self.observers.len() < self.bound
+    /// Whether one more of `client` may come; three quarters at most are one's who is not on this machine.
+    pub fn has_room_for(&self, client: Client) -> bool {
+        let of_client = || self.observers.iter().filter(|(_, o)| o.peer.client() == client).count();
+        self.observers.len() < self.bound && (client.is_local() || of_client() < self.bound - self.bound / 4)
     }
 
     /// The next Observe value.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::block::Block;
 use super::{Answer, Config, Held, Millis};
 use crate::budget::Budget;
+use crate::client::Client;
 
 /// Names a request of an endpoint: the same for all its blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,7 @@ const UNIT: usize = 16;
 #[derive(Debug)]
 struct Upload {
     key: RequestKey,
+    client: Client,
     /// Message id of the block 0 that it began with.
     first: Option<u16>,
     /// The newest message id among its blocks.
@@ -53,12 +55,27 @@ struct Upload {
 }
 
 impl Upload {
-    fn new(key: RequestKey, id: u16) -> Self {
-        Self { key, first: None, newest: id, body: Held::EMPTY, came: Vec::new(), length: None, done: false, heard: 0 }
+    fn new((key, client): (RequestKey, Client), id: u16) -> Self {
+        Self {
+            key,
+            client,
+            first: None,
+            newest: id,
+            body: Held::EMPTY,
+            came: Vec::new(),
+            length: None,
+            done: false,
+            heard: 0,
+        }
     }
 
     fn has(&self, unit: usize) -> bool {
         self.came.get(unit / 8).is_some_and(|bits| bits & 1 << (unit % 8) != 0)
+    }
+
+    /// Whether more of it came than one block.
+    fn has_gone_on(&self) -> bool {
+        self.newest != self.first.unwrap_or(self.newest)
     }
 
     /// Whether all of the first `length` bytes came.
@@ -97,7 +114,7 @@ impl Upload {
             false => other_first || is_first && !self.fits(0, piece, true),
         };
         if is_other {
-            *self = Self::new(self.key, id);
+            *self = Self::new((self.key, self.client), id);
         }
         if is_first {
             self.first = Some(id);
@@ -150,6 +167,7 @@ pub struct Uploads {
     max_body: usize,
     lifetime: Millis,
     stall: Millis,
+    start: Millis,
 }
 
 impl Uploads {
@@ -161,6 +179,7 @@ impl Uploads {
             max_body: config.max_body,
             lifetime: config.transfer_lifetime,
             stall: config.transfer_stall.min(config.transfer_lifetime),
+            start: config.transfer_start.min(config.transfer_stall).min(config.transfer_lifetime),
         }
     }
 
@@ -169,7 +188,16 @@ impl Uploads {
     /// Blocks may come in any order and more than once. The body is whole when its last block comes and all others are there;
     /// else they can still be sent, and the last one again. A block 0 in another message, or one that contradicts the others,
     /// begins the body anew. Other blocks that contradict each other are of different bodies, and neither is trusted.
-    pub fn take(&mut self, now: Millis, key: RequestKey, id: u16, block: Block, piece: &[u8], budget: &Budget) -> Step {
+    pub fn take(
+        &mut self,
+        now: Millis,
+        whose: (RequestKey, Client),
+        id: u16,
+        block: Block,
+        piece: &[u8],
+        budget: &Budget,
+    ) -> Step {
+        let key = whose.0;
         if block.more && piece.len() != block.size() || piece.len() > block.size() {
             return Step::WrongSize;
         }
@@ -185,9 +213,9 @@ impl Uploads {
         }
         let place = match place {
             Some(place) => place,
-            None if !self.make_room(now) => return Step::Full,
+            None if !self.make_room(now, whose.1) => return Step::Full,
             None => {
-                self.table.push(Upload::new(key, id));
+                self.table.push(Upload::new(whose, id));
                 self.table.len() - 1
             }
         };
@@ -229,19 +257,24 @@ impl Uploads {
         self.table.is_empty()
     }
 
-    /// Gives up the one that was quiet for longest: one that is done, else one that stalled.
-    fn make_room(&mut self, now: Millis) -> bool {
+    /// Gives up the one that was quiet for longest for one of `client`: one that is done, else one that stalled, else one of
+    /// a client that still has no fewer then.
+    fn make_room(&mut self, now: Millis, client: Client) -> bool {
         if self.table.len() < self.bound {
             return true;
         }
-        let oldest = self.table.iter().enumerate().min_by_key(|(_, upload)| (!upload.done, upload.heard));
-        match oldest {
-            Some((place, upload)) if upload.done || now.saturating_sub(upload.heard) >= self.stall => {
-                self.table.swap_remove(place);
-                true
-            }
-            _ => false,
-        }
+        let count = |of: Client| self.table.iter().filter(|upload| upload.client == of).count();
+        let stalled = |upload: &Upload| {
+            let patience = if upload.has_gone_on() { self.stall } else { self.start };
+            now.saturating_sub(upload.heard) >= patience
+        };
+        let mine = count(client);
+        let spared = |upload: &Upload| upload.done || stalled(upload) || count(upload.client) > mine + 1;
+        let candidates = self.table.iter().enumerate().filter(|(_, upload)| spared(upload));
+        let oldest = candidates.min_by_key(|(_, upload)| (!upload.done, !stalled(upload), upload.heard));
+        let Some(place) = oldest.map(|(place, _)| place) else { return false };
+        self.table.swap_remove(place);
+        true
     }
 }
 

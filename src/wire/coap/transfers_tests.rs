@@ -9,6 +9,10 @@ fn uploads(config: Config) -> (Uploads, Budget) {
     (Uploads::new(&config), Budget::new(100_000))
 }
 
+fn who(last: u8) -> Client {
+    Client::of([192, 0, 2, last].into())
+}
+
 fn block(number: u32, more: bool) -> Block {
     Block { number, more, szx: 0 }
 }
@@ -20,7 +24,7 @@ fn step(uploads: &mut Uploads, budget: &Budget, key: RequestKey, block: Block, p
 
 /// One step in message `id`.
 fn step_in(uploads: &mut Uploads, budget: &Budget, key: RequestKey, id: u16, block: Block, payload: &[u8]) -> String {
-    match uploads.take(0, key, id, block, payload, budget) {
+    match uploads.take(0, (key, who(1)), id, block, payload, budget) {
         Step::Whole(body) => format!("Whole {}", String::from_utf8_lossy(body.as_bytes())),
         other => format!("{other:?}"),
     }
@@ -149,7 +153,7 @@ fn a_body_has_a_bound_and_so_has_the_sum_of_all() {
 fn when_the_table_is_full_only_a_stalled_body_gives_way() {
     let config = Config { uploads: 2, transfer_stall: 1_000, ..Config::default() };
     let (mut u, b) = uploads(config);
-    let begin = |u: &mut Uploads, now, key| u.take(now, RequestKey(key), 7, block(0, true), &[0; 16], &b);
+    let begin = |u: &mut Uploads, now, key| u.take(now, (RequestKey(key), who(1)), 7, block(0, true), &[0; 16], &b);
     assert!(matches!(begin(&mut u, 0, 1), Step::Continue));
     assert!(matches!(begin(&mut u, 500, 2), Step::Continue));
     assert!(matches!(begin(&mut u, 999, 3), Step::Full));
@@ -158,6 +162,34 @@ fn when_the_table_is_full_only_a_stalled_body_gives_way() {
     assert_eq!(u.next(), Some(500 + 247_000));
     u.expire(247_500);
     assert_eq!(u.len(), 1);
+}
+
+#[test]
+fn a_body_of_which_only_one_block_came_gives_way_sooner() {
+    let (mut u, b) = uploads(Config { uploads: 2, transfer_start: 1_000, ..Config::default() });
+    let take = |u: &mut Uploads, now, key, id, n| {
+        u.take(now, (RequestKey(key), who(key as u8)), id, block(n, true), &[0; 16], &b)
+    };
+    assert!(matches!(take(&mut u, 0, 1, 7, 0), Step::Continue));
+    assert!(matches!(take(&mut u, 0, 1, 8, 1), Step::Continue));
+    assert!(matches!(take(&mut u, 10, 2, 7, 0), Step::Continue));
+    assert!(matches!(take(&mut u, 1_009, 3, 7, 0), Step::Full));
+    assert!(matches!(take(&mut u, 1_010, 3, 7, 0), Step::Continue));
+    assert!(u.table.iter().all(|upload| upload.key != RequestKey(2)));
+}
+
+#[test]
+fn one_client_cannot_begin_so_many_bodies_that_others_begin_none() {
+    let (mut u, b) = uploads(Config { uploads: 4, ..Config::default() });
+    let begin = |u: &mut Uploads, key, client| u.take(key, (RequestKey(key), client), 7, block(0, true), &[0; 16], &b);
+    for key in 1..=4 {
+        assert!(matches!(begin(&mut u, key, who(1)), Step::Continue));
+    }
+    assert!(matches!(begin(&mut u, 5, who(1)), Step::Full));
+    assert!(matches!(begin(&mut u, 6, who(2)), Step::Continue));
+    assert!(matches!(begin(&mut u, 7, who(2)), Step::Continue));
+    assert!(matches!(begin(&mut u, 8, who(2)), Step::Full), "both have as many");
+    assert!(u.table.iter().all(|upload| ![1, 2].contains(&upload.key.0)), "the oldest went");
 }
 
 #[test]

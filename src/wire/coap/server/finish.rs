@@ -120,7 +120,7 @@ impl Server {
             self.confirmables.end_observer(old);
             self.observers.remove(old);
         }
-        if !answer.code.is_success() || !self.observers.has_room() {
+        if !answer.code.is_success() || !self.observers.has_room_for(open.origin.peer.client()) {
             return None;
         }
         let due = scene.now + self.config.observe_interval.max(1);

@@ -18,6 +18,7 @@ use super::slots::{Key, Slots};
 use super::transfers::{RequestKey, Results, Uploads};
 use super::{Answer, Config, Datagram, Etag, Job, JobId, Millis, Outbox, Peer, Resources};
 use crate::budget::Budget;
+use crate::client::Client;
 
 /// A server endpoint.
 #[derive(Debug)]
@@ -232,7 +233,7 @@ impl Server {
         self.results.expire(now);
         self.duplicates.expire(now);
         self.peers.expire(now);
-        let job = self.observers.take_due(now).map(|(key, task)| Job { id: JobId::Watch(key), task });
+        let job = self.observers.take_due(now).map(|(key, task)| Job { id: JobId::Watch(key), client: None, task });
         self.wake = self.next_due();
         job
     }
@@ -389,6 +390,15 @@ impl Server {
     /// How long the message id of such a request is remembered.
     fn lifetime(&self, kind: Kind) -> Millis {
         if kind == Kind::Con { self.config.exchange_lifetime } else { self.config.non_lifetime }
+    }
+
+    /// Whether one client, who is not on this machine, has three quarters of the exchanges at work.
+    fn is_full_of(&self, client: Client) -> bool {
+        let most = self.config.exchanges - self.config.exchanges / 4;
+        // Else nobody has so many, and it need not be counted.
+        self.open.len() >= most
+            && !client.is_local()
+            && self.open.iter().filter(|(_, open)| open.origin.peer.client() == client).count() >= most
     }
 
     /// Whether as many exchanges are at work, or answers under way, as may be.

@@ -143,7 +143,7 @@ impl Server {
                 let key = self.request_key(&origin.peer, request);
                 // Room is made before: a body that finds none is given up.
                 while self.budget.left() < payload.len() && self.results.evict() {}
-                self.uploads.take(scene.now, key, origin.id, block, payload, &self.budget)
+                self.uploads.take(scene.now, (key, origin.peer.client()), origin.id, block, payload, &self.budget)
             }
         };
         match step {
@@ -190,7 +190,8 @@ impl Server {
 
     /// Hands out the job of a request whose body is whole.
     fn begin(&mut self, scene: &mut Scene<'_>, origin: Origin, request: &Request<'_>, body: Held) -> Option<Job> {
-        if self.is_full() {
+        let client = origin.peer.client();
+        if self.is_full() || self.is_full_of(client) {
             self.busy(scene, &origin, Code::UNAVAILABLE, "too many calls at once");
             return None;
         }
@@ -221,10 +222,10 @@ impl Server {
         if request.detached {
             self.detached += 1;
             self.accept_detached(scene, key);
-            return Some(Job { id: JobId::Detached, task });
+            return Some(Job { id: JobId::Detached, client: Some(client), task });
         }
         self.wake = self.wake.min(ack_at.unwrap_or(Millis::MAX));
-        Some(Job { id: JobId::Exchange(key), task })
+        Some(Job { id: JobId::Exchange(key), client: Some(client), task })
     }
 
     /// Names what is observed, the same for everyone who asks for the same; `None` where nothing is to be.
