@@ -136,9 +136,13 @@ pub struct Config {
     #[argh(option, arg_name = "NAME", from_str_fn(parse_network), default = "Network::Shared")]
     pub network: Network,
 
-    /// let containers write only to /fn, and to /tmp in memory
+    /// let containers write only to /tmp, in memory
     #[argh(switch)]
     pub read_only: bool,
+
+    /// size of that /tmp, which counts as the handler's memory; default 16Mi
+    #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "16 * MI")]
+    pub tmp: u64,
 
     /// start handlers with the engine's or the system's usual rights instead of as few as possible
     #[argh(switch)]
@@ -423,6 +427,7 @@ impl Config {
             bases: pairs(&self.runtime_base),
             hardened: !self.no_hardening,
             read_only: self.read_only,
+            scratch: self.tmp,
             network: self.network.clone(),
             reach: self.reach,
             log_bytes: self.handler_log,

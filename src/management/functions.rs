@@ -52,8 +52,8 @@ struct ShownHandler {
     reason: Option<Box<str>>,
 }
 
-/// One function's JSON object.
-pub(super) fn object(active: &Active) -> Vec<u8> {
+/// One function's JSON object; `networked` is whether the server gives any function a network.
+pub(super) fn object(active: &Active, networked: bool) -> Vec<u8> {
     let (deployment, function) = (active.deployment(), active.function());
     let handlers = active.handlers();
     let shown = Shown {
@@ -67,7 +67,7 @@ pub(super) fn object(active: &Active) -> Vec<u8> {
         waiting: function.waiting(),
         limits: ShownLimits::new(&deployment.limits),
         idle: deployment.idle.map(quantity::show_duration),
-        network: deployment.network,
+        network: networked && deployment.network,
         auth: deployment.auth.len(),
         envs: deployment.envs.iter().map(|pair| pair.split_once('=').map_or("", |(key, _)| key)).collect(),
         handlers: handlers.into_iter().map(ShownHandler::new).collect(),

@@ -197,10 +197,11 @@ impl Management {
     /// Streams what is deployed and how it is: a JSON array, one function a line.
     async fn functions(&self, respond: Responder<'_>) -> io::Result<()> {
         let mut pieces = respond.pieces(200, &content_type(JSON), None);
+        let networked = self.settings().defaults.network;
         let mut before = "[\n";
         for active in self.deployed() {
             let mut piece = before.as_bytes().to_vec();
-            piece.append(&mut functions::object(&active));
+            piece.append(&mut functions::object(&active, networked));
             pieces.send(&piece).await?;
             before = ",\n";
         }
@@ -213,7 +214,7 @@ impl Management {
     async fn function(&self, name: &str, respond: Responder<'_>) -> io::Result<()> {
         match Name::parse(name).map_err(bad).and_then(|name| self.known(&name)) {
             Ok(active) => {
-                let mut text = functions::object(&active);
+                let mut text = functions::object(&active, self.settings().defaults.network);
                 text.push(b'\n');
                 respond.whole(200, &content_type(JSON), &text).await
             }

@@ -233,6 +233,13 @@ impl Board {
         self.again_as(&[program])
     }
 
+    /// Stops the server in order, and starts it on the same state with `flags` besides.
+    pub fn restart_with(mut self, flags: &[&str]) -> Self {
+        assert!(self.stop(), "{}", self.log());
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self.again()
+    }
+
     fn again(self) -> Self {
         self.again_as(&[env!("CARGO_BIN_EXE_tinyfaas")])
     }

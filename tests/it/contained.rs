@@ -1,6 +1,7 @@
 //! What a function cannot do, tried from inside of one: each attempt has to be refused where handlers are contained, and to
 //! succeed where they are not, so that none is refused for another reason.
 
+mod docker;
 mod process;
 
 use std::fs;
@@ -65,16 +66,18 @@ fn named(dir: &Path, start: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Whether each function is listed with a network, by name.
+fn shown(board: &Board) -> Vec<bool> {
+    let all: serde_json::Value = serde_json::from_slice(&board.manage("GET", "/functions", b"").body).unwrap();
+    all.as_array().unwrap().iter().map(|f| f["network"].as_bool().unwrap()).collect()
+}
+
 #[test]
 fn a_function_without_network_is_shown_so_and_comes_back_so() {
     for backend in Backend::available() {
         let board = Board::start(backend, &[]);
         board.deploy("with", "python3", 1, ATTEMPT);
         deploy_without_network(&board, "without");
-        let shown = |board: &Board| {
-            let all: serde_json::Value = serde_json::from_slice(&board.manage("GET", "/functions", b"").body).unwrap();
-            all.as_array().unwrap().iter().map(|f| f["network"].as_bool().unwrap()).collect::<Vec<_>>()
-        };
         assert_eq!(shown(&board), [true, false], "{backend:?}");
         let board = board.restart();
         assert_eq!(shown(&board), [true, false], "{backend:?}");
@@ -92,6 +95,19 @@ fn a_function_without_network_is_shown_so_and_comes_back_so() {
         let udp = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'', ('192.0.2.1', 9))";
         assert_eq!(attempt(&board, "with", udp), "done", "{backend:?}");
     }
+}
+
+#[test]
+fn what_was_deployed_with_a_network_is_listed_without_where_the_operator_gives_none() {
+    let board = Board::start(Backend::Process, &[]);
+    board.deploy("f", "python3", 1, ATTEMPT);
+    assert_eq!(shown(&board), [true]);
+    let board = board.restart_with(&["--network", "none"]);
+    assert_eq!(shown(&board), [false]);
+    let one: serde_json::Value = serde_json::from_slice(&board.manage("GET", "/functions/f", b"").body).unwrap();
+    assert_eq!(one["network"], false);
+    let said = attempt(&board, "f", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)");
+    assert!(is_refused(&said), "{said}");
 }
 
 #[test]

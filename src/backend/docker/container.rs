@@ -38,8 +38,9 @@ pub const SOCKET: &str = "fn.sock";
 const PORT_KEY: &str = "8000/tcp";
 /// Whom handlers run as where we are root: `nobody` of Debian and Alpine.
 const NOBODY: u32 = 65534;
-/// What a handler with a read-only root may write, in memory that counts as its own.
-const SCRATCH: &str = "rw,nosuid,nodev,size=16m,mode=1777";
+/// How `/tmp` is mounted where the root is read-only: in memory that counts as the handler's own. Programs may be in it, as
+/// on an engine's own disk.
+const SCRATCH: &str = "rw,exec,nosuid,nodev,mode=1777";
 
 /// The engine's name for no network but a loopback of the container's own.
 const NO_NETWORK: &str = "none";
@@ -157,6 +158,10 @@ async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Resu
     }
     let mut body = body(inner, deployment, folder.as_deref());
     body.image = Some(source.image);
+    if source.send_files && inner.config.is_read_only() {
+        // A volume can be filled before the start even where the root is read-only.
+        body.volumes = Some(vec![FUNCTION_DIR.into()]);
+    }
     let options = CreateContainerOptions { name: Some(name.into()), ..Default::default() };
     let created = inner.call(Box::pin(inner.engine.client.create_container(Some(options), body))).await;
     let created = created.map_err(|fault| {
@@ -166,7 +171,13 @@ async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Resu
         log::debug!("container {name}: {}", one_line(&warning));
     }
     if source.send_files {
-        files::send_function(inner, deployment, name, Owner::of_handlers()).await?;
+        // The engine leaves the volume's top to root, and so what is below it: nothing of it is the handler's to write.
+        let (owner, place) = if inner.config.is_read_only() {
+            (Owner { uid: 0, gid: 0 }, files::Place::Volume)
+        } else {
+            (Owner::of_handlers(), files::Place::Root)
+        };
+        files::send_function(inner, deployment, name, owner, place).await?;
     }
     Ok(())
 }
@@ -216,8 +227,6 @@ fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> Contai
         env: Some(env),
         labels: Some(labels),
         exposed_ports: inner.is_remote().then(|| vec![PORT_KEY.to_string()]),
-        // A volume can be filled before the start even where the root is read-only.
-        volumes: (config.hardened && config.read_only).then(|| vec![FUNCTION_DIR.into()]),
         host_config: Some(host),
         ..Default::default()
     }
@@ -245,7 +254,7 @@ pub fn host_config(inner: &Inner) -> HostConfig {
         host.security_opt = Some(vec!["no-new-privileges".into()]);
         if config.read_only {
             host.readonly_rootfs = Some(true);
-            host.tmpfs = Some(HashMap::from([("/tmp".to_string(), SCRATCH.to_string())]));
+            host.tmpfs = Some(HashMap::from([("/tmp".to_string(), format!("{SCRATCH},size={}", config.scratch))]));
         }
     }
     host

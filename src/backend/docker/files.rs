@@ -98,22 +98,41 @@ where
     }
 }
 
+/// Where the files of a function go in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Into its root, where the folder is made.
+    Root,
+    /// Into the volume that is the folder: the engine lets nothing else be written where the root is read-only.
+    Volume,
+}
+
 /// Sends the function's files into the folder `/fn` of the container `id`.
 ///
 /// # Errors
 /// The archive is refused, or the engine.
-pub async fn send_function(inner: &Inner, deployment: &Deployment, id: &str, owner: Owner) -> Result<(), BackendError> {
+pub async fn send_function(
+    inner: &Inner,
+    deployment: &Deployment,
+    id: &str,
+    owner: Owner,
+    place: Place,
+) -> Result<(), BackendError> {
     let (package, subfolder) = (deployment.package.clone(), deployment.subfolder.clone());
     let bounds = inner.config.zip.clone();
+    let (prefix, path) = match place {
+        Place::Root => (FUNCTION_DIR.trim_matches('/'), "/"),
+        Place::Volume => (".", FUNCTION_DIR),
+    };
     let write = move |pipe: &mut Pipe| {
         let mut archive = open(&package, &bounds)?;
-        let mut tar = TarSink::new(pipe, FUNCTION_DIR.trim_matches('/'), owner.uid, owner.gid)?;
+        let mut tar = TarSink::new(pipe, prefix, owner.uid, owner.gid)?;
         archive.visit(&subfolder, &mut tar)?;
         tar.finish()?;
         Ok(())
     };
     feed(&inner.workers, write, |pieces| {
-        let options = bollard::query_parameters::UploadToContainerOptions { path: "/".into(), ..Default::default() };
+        let options = bollard::query_parameters::UploadToContainerOptions { path: path.into(), ..Default::default() };
         let body = bollard::body_try_stream(pieces);
         let request = inner.engine.client.upload_to_container(id, Some(options), body);
         inner.engine.call(inner.config.transfer_timeout, Box::pin(request))

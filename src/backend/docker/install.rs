@@ -90,7 +90,7 @@ async fn attempt(
         }
         other => drop(other?),
     }
-    files::send_function(inner, deployment, name, owner).await?;
+    files::send_function(inner, deployment, name, owner, files::Place::Root).await?;
     inner.call(Box::pin(inner.engine.client.start_container(name, None::<StartContainerOptions>))).await?;
     let limit = inner.config.install_timeout;
     let late = async {

@@ -94,8 +94,10 @@ pub struct Config {
     pub bases: Vec<(Runtime, String)>,
     /// Whether handlers run as nobody, without capabilities and without ways to more rights. Default: yes.
     pub hardened: bool,
-    /// Whether, when hardened, handlers may write only to `/fn`, and to `/tmp` in memory. Default: no.
+    /// Whether, when hardened, handlers may write only to `/tmp`, in memory. Default: no.
     pub read_only: bool,
+    /// Bytes of that `/tmp`. Default: 16 MiB.
+    pub scratch: u64,
     /// The network of handlers. Default: the shared one.
     pub network: Network,
     /// How handlers are reached. Default: auto.
@@ -128,6 +130,7 @@ impl Config {
             bases: Vec::new(),
             hardened: true,
             read_only: false,
+            scratch: 16 * 1024 * 1024,
             network: Network::Shared,
             reach: Reach::Auto,
             log_bytes: 1024 * 1024,
@@ -175,6 +178,11 @@ impl Config {
     /// The folder of the handlers' socket folders.
     fn run_dir(&self) -> PathBuf {
         self.state_dir.join("run")
+    }
+
+    /// Whether containers have a root that they cannot write. Files that are sent to one need a volume.
+    fn is_read_only(&self) -> bool {
+        self.hardened && self.read_only
     }
 
     fn network_name(&self) -> String {

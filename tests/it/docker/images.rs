@@ -28,6 +28,23 @@ fn dependencies_are_installed_once_and_go_with_the_version() {
 }
 
 #[test]
+fn what_a_function_without_network_depends_on_is_installed_all_the_same() {
+    let Some(bench) = Bench::new("dependencies without a network") else { return };
+    let backend = bench.on_base();
+    let code =
+        "import os, six\ndef fn(input):\n    return six.__version__ + ' ' + ' '.join(os.listdir('/sys/class/net'))\n";
+    let mut deployment =
+        bench.deployment("lone", Runtime::Python3, &[("fn.py", code), ("requirements.txt", "six==1.16.0\n")]);
+    deployment.network = false;
+    run(async {
+        soon("prepare", backend.prepare(&deployment)).await.unwrap();
+        let started = soon("start", backend.start(&deployment)).await.unwrap();
+        assert_eq!(inspect(&started.id, "{{.HostConfig.NetworkMode}}"), "none");
+        assert_eq!(ask(&healthy(&started), &post("")).unwrap(), (200, "1.16.0 lo".into()));
+    });
+}
+
+#[test]
 fn node_modules_are_installed_from_package_json() {
     let Some(bench) = Bench::new("node modules") else { return };
     let backend = bench.on_base();
