@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_lite::FutureExt;
+use futures_lite::{FutureExt, future};
 
 use super::{DeployError, Deployer, health};
 use crate::backend::Started;
@@ -19,15 +19,24 @@ impl Deployer {
     /// Starts all handlers of a version and waits until they are healthy; all or none.
     pub(super) async fn start_all(&self, deployment: &Deployment) -> Result<Vec<Arc<Handler>>, DeployError> {
         let mut started: Vec<Started> = Vec::new();
-        let mut result = Ok(());
-        for _ in 0..deployment.threads {
-            match self.backend.start(deployment).await {
-                Ok(one) => started.push(one),
-                Err(e) => {
-                    result = Err(e.into());
-                    break;
+        let mut result: Result<(), DeployError> = Ok(());
+        let mut left = deployment.threads;
+        while left > 0 && result.is_ok() {
+            // Two at once: an engine, and the processors of a small board, gain nothing from more.
+            let another = async {
+                match left {
+                    1 => None,
+                    _ => Some(self.backend.start(deployment).await),
+                }
+            };
+            let (one, another) = future::zip(self.backend.start(deployment), another).await;
+            for one in [Some(one), another].into_iter().flatten() {
+                match one {
+                    Ok(one) => started.push(one),
+                    Err(e) => result = result.and(Err(e.into())),
                 }
             }
+            left = left.saturating_sub(2);
         }
         let mut handlers = Vec::new();
         for one in &started {
@@ -89,7 +98,7 @@ impl Deployer {
             Timer::after(Duration::from_secs(2)).await;
             String::new()
         };
-        let both = async { futures_lite::future::zip(send, collect).await.1 };
+        let both = async { future::zip(send, collect).await.1 };
         both.or(late).await
     }
 

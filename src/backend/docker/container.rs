@@ -13,6 +13,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Moun
 use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
+use futures_lite::future;
 
 use super::ask::{Container, filtered};
 use super::engine::{Fault, one_line};
@@ -102,24 +103,34 @@ pub async fn start(inner: &Arc<Inner>, deployment: &Deployment) -> Result<Starte
 }
 
 async fn attempt(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Result<Vec<Address>, BackendError> {
-    match create(inner, deployment, name).await {
+    let with_init = inner.has_init.load(Ordering::Relaxed);
+    let id = match create(inner, deployment, name).await {
         // Somebody removed the image since it was prepared.
         Err(Failed::NoImage(_)) => {
             image::prepare(inner, deployment).await?;
-            create(inner, deployment, name).await.map_err(BackendError::from)?;
+            create(inner, deployment, name).await.map_err(BackendError::from)?
         }
         other => other?,
-    }
+    };
     let request = inner.engine.client.start_container(name, None::<StartContainerOptions>);
     match inner.call(Box::pin(request)).await {
         // Small systems package the engine without it. Our programs do without one as well.
-        Err(fault) if fault.to_string().contains("docker-init") && inner.has_init.swap(false, Ordering::Relaxed) => {
-            log::warn!("the engine has no docker-init: processes that a function leaves behind stay until it ends");
+        Err(fault) if with_init && fault.to_string().contains("docker-init") => {
+            // Another that is started beside it may have found out.
+            if inner.has_init.swap(false, Ordering::Relaxed) {
+                log::warn!("the engine has no docker-init: processes that a function leaves behind stay until it ends");
+            }
             remove(inner, name).await?;
             Box::pin(attempt(inner, deployment, name)).await
         }
         Err(fault) => Err(explain(fault, "start", deployment)),
-        Ok(()) => addresses(inner, name).await,
+        Ok(()) => match known_address(inner, deployment, name) {
+            Some(address) => {
+                cgroup::note(inner, name, &id);
+                Ok(vec![address])
+            }
+            None => addresses(inner, name).await,
+        },
     }
 }
 
@@ -143,14 +154,14 @@ impl From<Failed> for BackendError {
     }
 }
 
-/// Makes the container with all that is in it, not yet started.
-async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Result<(), Failed> {
+/// Makes the container with all that is in it, not yet started; returns the engine's id of it.
+async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Result<String, Failed> {
     if !deployment.network && !inner.uses_socket() {
         let text = "a handler without a network can be reached only by socket: the server runs with --reach tcp, or on another machine's engine";
         return Err(BackendError { kind: BackendErrorKind::Function, text: text.into() }.into());
     }
-    let source = image::source(inner, deployment).await?;
-    network::ensure(inner).await.map_err(BackendError::from)?;
+    let network = async { network::ensure(inner).await.map_err(BackendError::from) };
+    let (source, ()) = future::try_zip(image::source(inner, deployment), network).await?;
     let folder = if inner.uses_socket() { socket_folder(&inner.config, name) } else { None };
     if let Some(folder) = &folder {
         make_folder(folder)
@@ -179,7 +190,7 @@ async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Resu
         };
         files::send_function(inner, deployment, name, owner, place).await?;
     }
-    Ok(())
+    Ok(created.id)
 }
 
 fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> ContainerCreateBody {
@@ -274,6 +285,13 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     }
     let owner = Owner::of_handlers();
     if rustix::process::geteuid().is_root() { chown(folder, Some(owner.uid), Some(owner.gid)) } else { Ok(()) }
+}
+
+/// Where the handler listens, if there is no doubt of it and the engine needs not be asked: ours in the folder that it was given.
+fn known_address(inner: &Inner, deployment: &Deployment, id: &str) -> Option<Address> {
+    let no_other = inner.config.reach == Reach::Socket || inner.config.image(deployment.runtime).is_none();
+    let folder = socket_folder(&inner.config, id).filter(|_| inner.uses_socket() && no_other)?;
+    Some(Address::Unix(folder.join(SOCKET)))
 }
 
 /// Where the handler `id` may listen. Empty where it exited at once and had no socket.
