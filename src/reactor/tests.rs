@@ -191,6 +191,18 @@ fn a_timer_can_be_set_anew_and_one_that_never_comes_does_not() {
 }
 
 #[test]
+fn a_moment_that_has_passed_completes_at_once() {
+    // Outside of `block_on`: nobody but who asks looks at the time.
+    let waker = Waker::noop();
+    let passed = |timer: &mut Timer| pin!(timer).poll(&mut Context::from_waker(waker)).is_ready();
+    assert!(passed(&mut Timer::at(Instant::now())));
+    let mut soon = Timer::after(Duration::from_millis(20));
+    assert!(!passed(&mut soon));
+    thread::sleep(Duration::from_millis(20));
+    assert!(passed(&mut soon));
+}
+
+#[test]
 fn timers_that_are_given_up_are_forgotten() {
     let far = Duration::from_secs(7_777_777);
     let mine = |at: &Instant| *at > Instant::now() + far / 2;

@@ -56,13 +56,12 @@ impl Future for Timer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
-        let reactor = Reactor::get();
-        let mut timers = lock(&reactor.timers.0);
-        if timers.fired.is_some_and(|fired| at <= fired) {
-            drop(timers);
+        if at <= Instant::now() {
             self.forget();
             return Poll::Ready(());
         }
+        let reactor = Reactor::get();
+        let mut timers = lock(&reactor.timers.0);
         if self.number == 0 {
             timers.last += 1;
             self.number = timers.last;
@@ -98,7 +97,7 @@ struct Waiting {
     /// In the order in which they are due; the number tells those apart that are due at once.
     waiting: BTreeMap<(Instant, u64), Waker>,
     last: u64,
-    /// Those up to here were woken, just now.
+    /// When those that were due were last woken, if that was just now.
     fired: Option<Instant>,
 }
 
