@@ -41,6 +41,8 @@ struct Endpoint {
     socket: UdpSocket,
     id: u16,
     sent: Instant,
+    /// Whether its request has no answer yet.
+    waits: bool,
     buf: Vec<u8>,
 }
 
@@ -51,7 +53,7 @@ impl Endpoint {
     fn new(bind: SocketAddr, to: SocketAddr, id: u16) -> Self {
         let socket = UdpSocket::bind(bind).unwrap();
         socket.connect(to).unwrap();
-        Self { socket, id, sent: Instant::now(), buf: Vec::with_capacity(64) }
+        Self { socket, id, sent: Instant::now(), waits: false, buf: Vec::with_capacity(64) }
     }
 
     /// Sends the next request.
@@ -73,6 +75,7 @@ impl Endpoint {
             }
         }
         self.sent = Instant::now();
+        self.waits = true;
         self.socket.send(&self.buf).unwrap();
     }
 
@@ -135,7 +138,8 @@ fn blocking(endpoint: &mut Endpoint, pattern: Pattern, until: Instant, times: &m
     }
 }
 
-/// Many endpoints are looked at in turn. Returns how many requests were sent again.
+/// Many endpoints are looked at in turn, until each has its last answer: a server keeps one that nobody acknowledges. Returns
+/// how many requests were sent again.
 fn polling(
     endpoints: &mut [Endpoint],
     pattern: Pattern,
@@ -148,18 +152,21 @@ fn polling(
         endpoint.socket.set_nonblocking(true).unwrap();
         endpoint.ask(pattern);
     }
-    while more(done) {
+    while endpoints.iter().any(|endpoint| endpoint.waits) {
         let mut idle = true;
         for endpoint in endpoints.iter_mut() {
             match endpoint.socket.recv(&mut buf) {
-                Ok(n) if endpoint.is_answer(&buf[..n]) => {
+                Ok(n) if endpoint.is_answer(&buf[..n]) && endpoint.waits => {
                     idle = false;
                     done += 1;
                     times.push(endpoint.sent.elapsed().as_micros() as u32);
-                    endpoint.ask(pattern);
+                    endpoint.waits = false;
+                    if more(done) {
+                        endpoint.ask(pattern);
+                    }
                 }
                 Ok(_) => idle = false,
-                Err(_) if endpoint.sent.elapsed() > AGAIN => {
+                Err(_) if endpoint.waits && endpoint.sent.elapsed() > AGAIN => {
                     again += 1;
                     endpoint.sent = Instant::now();
                     endpoint.socket.send(&endpoint.buf).unwrap();

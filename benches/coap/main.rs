@@ -12,7 +12,7 @@ use std::time::Duration;
 use load::Pattern;
 
 /// Endpoints of the memory test, and in how many parts they take turns: so few at once that they stay below the bound on
-/// exchanges together with those of the part before, whose last requests may still be at work.
+/// exchanges.
 const ENDPOINTS: usize = 10_000;
 const PARTS: usize = 100;
 
