@@ -43,7 +43,7 @@ impl Deployer {
         match left {
             Left::Handler(id) => self.backend.stop(id).await,
             // It may have been deployed again meanwhile.
-            Left::Prepared(deployment) if self.is_active(deployment) => Ok(()),
+            Left::Prepared(deployment) if self.is_wanted(deployment) => Ok(()),
             Left::Prepared(deployment) => self.backend.forget(deployment).await,
         }
     }

@@ -16,7 +16,7 @@ pub use active::{Active, HandlerStatus, State};
 pub use error::DeployError;
 use left::Left;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -66,8 +66,8 @@ pub struct Deployer {
     /// For handlers that are started again: not those of deployments, which may wait long for an installation.
     starts: Semaphore,
     active: Mutex<BTreeMap<Name, Arc<Active>>>,
-    /// Names that are being deployed or deleted.
-    busy: Mutex<HashSet<Name>>,
+    /// Names that are being deployed or deleted, with the digest of the version that is being made ready.
+    busy: Mutex<HashMap<Name, String>>,
     /// Versions that drain.
     retiring: Mutex<Vec<Task<()>>>,
     /// Told when it is known what runs from before, and when stored functions are back.
@@ -142,10 +142,12 @@ impl Deployer {
         let _slot = self.slots.acquire().await;
         let (spool, mut deployment) = self.check(request, spool).await?;
         let (name, digest) = (deployment.name.clone(), deployment.digest.clone());
+        self.preparing(&name, digest.clone());
         self.backend.prepare(&deployment).await?;
         let handlers = match self.start_all(&deployment).await {
             Ok(handlers) => handlers,
             Err(e) => {
+                self.preparing(&name, String::new());
                 self.forget_unless_active(&deployment).await;
                 return Err(e);
             }
@@ -157,6 +159,7 @@ impl Deployer {
             }
             Err(e) => {
                 self.stop_all(&handlers).await;
+                self.preparing(&name, String::new());
                 self.forget_unless_active(&deployment).await;
                 return Err(e);
             }
@@ -386,14 +389,20 @@ impl Deployer {
     }
 
     async fn forget_unless_active(&self, deployment: &Deployment) {
-        if !self.is_active(deployment) {
+        if !self.is_wanted(deployment) {
             self.forget(deployment).await;
         }
     }
 
-    /// Whether this very version is what is deployed under its name.
-    fn is_active(&self, deployment: &Deployment) -> bool {
-        self.get(&deployment.name).is_some_and(|active| active.deployment().digest == deployment.digest)
+    /// Whether this very version is what is deployed under its name, or about to be.
+    fn is_wanted(&self, deployment: &Deployment) -> bool {
+        let active = self.get(&deployment.name).is_some_and(|active| active.deployment().digest == deployment.digest);
+        active || lock(&self.busy).get(&deployment.name).is_some_and(|digest| *digest == deployment.digest)
+    }
+
+    /// Says which version of a busy name is being made ready: none where `digest` is empty.
+    fn preparing(&self, name: &Name, digest: String) {
+        lock(&self.busy).insert(name.clone(), digest);
     }
 
     async fn join(tasks: &Mutex<Vec<Task<()>>>) {
@@ -425,10 +434,11 @@ impl Deployer {
     }
 
     fn take_name(&self, name: &Name) -> Result<Busy<'_>, DeployError> {
-        if !lock(&self.busy).insert(name.clone()) {
+        if lock(&self.busy).contains_key(name) {
             let text = format!("{name} is being deployed, deleted or restored right now: try again when that is done");
             return Err(DeployError::new(409, text));
         }
+        self.preparing(name, String::new());
         Ok(Busy { deployer: self, name: name.clone() })
     }
 

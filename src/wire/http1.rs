@@ -167,18 +167,19 @@ pub fn parse_response(buf: &[u8], bodyless: bool) -> Result<Option<Response>, Re
 /// RFC 9112 §2.2 lets a parser take a lone LF as a line's end and asks it to refuse a lone CR: we refuse both.
 fn check_line_ends(buf: &[u8]) -> Result<(), Refusal> {
     // The empty line that ends the head comes after a line that is not empty; what follows is body.
-    let (mut last, mut line, mut begun) = (0, 0, false);
-    for &b in buf {
-        if (b == b'\n') != (last == b'\r') {
-            return Err(bad("lines of a head end with CR LF and hold neither alone"));
+    let (mut from, mut begun) = (0, false);
+    while let Some(length) = buf.get(from..).and_then(|rest| rest.iter().position(|b| matches!(b, b'\r' | b'\n'))) {
+        match buf.get(from + length..) {
+            Some([b'\r', b'\n', ..]) => {}
+            // The rest has not arrived.
+            Some([b'\r']) => break,
+            _ => return Err(bad("lines of a head end with CR LF and hold neither alone")),
         }
-        match b {
-            b'\n' if line == 0 && begun => break,
-            b'\n' => line = 0,
-            b'\r' => {}
-            _ => (line, begun) = (line + 1, true),
+        if length == 0 && begun {
+            break;
         }
-        last = b;
+        begun |= length > 0;
+        from += length + 2;
     }
     Ok(())
 }

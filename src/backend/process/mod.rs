@@ -401,7 +401,11 @@ impl Backend for Process {
 
     fn forget<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(async {
-            self.remove(self.function_dir(deployment)).await;
+            // Under its name it is whole or not there: this version may be deployed again while it goes.
+            let dir = self.function_dir(deployment);
+            let old = dir.with_extension("old");
+            let _ = fs::rename(&dir, &old);
+            self.remove(old).await;
             self.free_user(&deployment.name);
             Ok(())
         })
