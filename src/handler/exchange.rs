@@ -222,13 +222,12 @@ impl<'a> Exchange<'a> {
         };
         self.out.truncate(from + n);
         match read {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
             // When the program has ended, nobody that counts can write any more.
-            Err(e) if would_wait(&e) && !self.exited => {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted || would_wait(&e) && !self.exited => {
                 if streaming {
                     self.out.clear();
                 }
-                return Ok(false);
+                return Ok(e.kind() == io::ErrorKind::Interrupted);
             }
             Ok(n) if n > 0 => {
                 if streaming {

@@ -61,7 +61,7 @@ fn a_hundred_mib_pass_through_in_constant_memory() {
     let before = private_memory(pid);
 
     let piece: Vec<u8> = (0..PIECE).map(|n| (n % 251) as u8).collect();
-    let mut sender = client.stream.try_clone().unwrap();
+    let mut sender = client.stream.again();
     let mut most = 0;
     thread::scope(|scope| {
         scope.spawn(|| {
