@@ -1,23 +1,73 @@
 //! Packs what the server hands out as it is: it takes a sixth of its room in the program, and most clients take it packed.
 
 use std::fs;
+use std::io::{Error, Result};
 use std::path::Path;
 
-/// Files that are embedded as gzip (RFC 1952), `NAME.gz` in `OUT_DIR`.
-const PACKED: [&str; 1] = ["src/management/openapi.json"];
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
 
-fn main() -> std::io::Result<()> {
-    let out = std::env::var_os("OUT_DIR").ok_or_else(|| std::io::Error::other("cargo sets OUT_DIR"))?;
-    for file in PACKED {
-        println!("cargo::rerun-if-changed={file}");
-        let bytes = fs::read(file)?;
-        // No name and no time: the same bytes from every build.
-        let mut packed = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff".to_vec();
-        packed.extend(miniz_oxide::deflate::compress_to_vec(&bytes, 10));
-        packed.extend(crc32fast::hash(&bytes).to_le_bytes());
-        packed.extend((bytes.len() as u32).to_le_bytes());
-        let name = Path::new(file).file_name().unwrap_or_default().to_string_lossy();
-        fs::write(Path::new(&out).join(format!("{name}.gz")), packed)?;
+/// What the status page is made of: its frame, and what is put in for each empty element of it.
+const PAGE: &str = "src/management/page/page.html";
+const STYLES: [&str; 1] = ["src/management/page/page.css"];
+const SCRIPTS: [&str; 2] = ["src/management/page/page.js", "src/management/page/actions.js"];
+
+fn main() -> Result<()> {
+    let out = std::env::var_os("OUT_DIR").ok_or_else(|| Error::other("cargo sets OUT_DIR"))?;
+    let out = Path::new(&out);
+    fs::write(out.join("openapi.json.gz"), packed(read("src/management/openapi.json")?.as_bytes()))?;
+    if std::env::var_os("CARGO_FEATURE_PAGE").is_some() {
+        let (page, policy) = page()?;
+        fs::write(out.join("page.html.gz"), packed(page.as_bytes()))?;
+        fs::write(out.join("page.policy"), policy)?;
     }
     Ok(())
+}
+
+fn read(file: &str) -> Result<String> {
+    println!("cargo::rerun-if-changed={file}");
+    fs::read_to_string(file)
+}
+
+/// As gzip (RFC 1952). No name and no time: the same bytes from every build.
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff".to_vec();
+    packed.extend(miniz_oxide::deflate::compress_to_vec(bytes, 10));
+    packed.extend(crc32fast::hash(bytes).to_le_bytes());
+    packed.extend((bytes.len() as u32).to_le_bytes());
+    packed
+}
+
+/// The status page in one file, and the Content-Security-Policy (W3C CSP 3) that lets a browser run what is in it and nothing
+/// else, told by its SHA-256.
+fn page() -> Result<(String, String)> {
+    let mut page = squeezed(&read(PAGE)?);
+    let style = insert(&mut page, "style", &STYLES)?;
+    let script = insert(&mut page, "script", &SCRIPTS)?;
+    let policy = format!(
+        "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    );
+    Ok((page, policy))
+}
+
+/// Puts files into the empty element of that name; the hash of what is in it then.
+fn insert(page: &mut String, element: &str, files: &[&str]) -> Result<String> {
+    let mut content = String::new();
+    for file in files {
+        content += &squeezed(&read(file)?);
+    }
+    let empty = format!("<{element}></{element}>");
+    if page.matches(&empty).count() != 1 || content.contains(&format!("</{element}")) {
+        return Err(Error::other(format!("{PAGE} needs {empty} once, and what goes into it may not end it")));
+    }
+    *page = page.replace(&empty, &format!("<{element}>{content}</{element}>"));
+    Ok(format!("'sha256-{}'", STANDARD.encode(Sha256::digest(content.as_bytes()))))
+}
+
+/// Without indentation, empty lines, and lines that are comments.
+fn squeezed(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }

@@ -37,6 +37,12 @@ impl Method {
         matches!(self, Self::Get | Self::Head | Self::Fetch)
     }
 
+    /// The method that HTTP calls so, of those that functions are called with over it.
+    pub fn of_http(name: &str) -> Option<Self> {
+        let known = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete];
+        known.into_iter().find(|method| method.name() == name)
+    }
+
     /// The method's name as HTTP spells it.
     pub const fn name(self) -> &'static str {
         match self {

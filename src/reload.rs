@@ -104,6 +104,7 @@ pub fn management_settings(
 ) -> Settings {
     Settings {
         max_upload: config.max_upload,
+        max_body: if config.max_body == 0 { u64::MAX } else { config.max_body },
         defaults: defaults(config),
         front_doors,
         public_host: config.public_host.clone(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::errors::Errors;
 use crate::call::{Failure, Protocol};
 
 /// How long calls may have taken that one bucket counts, as Prometheus writes it and in microseconds. Few: each costs eight
@@ -29,6 +30,9 @@ const GONE: u16 = 499;
 /// The counts of one function. What comes by a protocol takes room from its first call on.
 #[derive(Debug, Default)]
 pub struct Counts {
+    function: Box<str>,
+    /// Where calls that fail are noted.
+    errors: Arc<Errors>,
     by_protocol: [OnceLock<Box<Traffic>>; Protocol::ALL.len()],
 }
 
@@ -45,6 +49,11 @@ pub struct Traffic {
 }
 
 impl Counts {
+    /// Counts of the function of that name, whose failures are noted in `errors`.
+    pub(super) fn new(function: &str, errors: Arc<Errors>) -> Self {
+        Self { function: function.into(), errors, by_protocol: Default::default() }
+    }
+
     /// What came by `protocol`; `None` where nothing did.
     pub fn of(&self, protocol: Protocol) -> Option<&Traffic> {
         self.by_protocol.get(protocol as usize)?.get().map(|traffic| &**traffic)
@@ -52,7 +61,7 @@ impl Counts {
 
     /// A call begins.
     pub(super) fn begin(self: &Arc<Self>, protocol: Protocol) -> Metered {
-        let metered = Metered { counts: Arc::clone(self), protocol, begun: Instant::now(), status: GONE };
+        let metered = Metered { counts: Arc::clone(self), protocol, begun: Instant::now(), status: GONE, noted: false };
         metered.count(|traffic| _ = traffic.in_flight.fetch_add(1, Ordering::Relaxed));
         metered
     }
@@ -112,12 +121,23 @@ pub(super) struct Metered {
     begun: Instant,
     /// The status that is counted.
     status: u16,
+    /// Whether its failure was noted.
+    noted: bool,
 }
 
 impl Metered {
     /// The call has no answer.
     pub(super) fn failed(&mut self, failure: &Failure) {
-        self.ends_with(failure.kind.http_status());
+        let status = failure.kind.http_status();
+        self.ends_with(status);
+        self.answered(status, failure.text.as_bytes());
+    }
+
+    /// The caller is told so, or this is the first piece of what it is told: noted once, where the status is one of a failure.
+    pub(super) fn answered(&mut self, status: u16, text: &[u8]) {
+        if status >= 500 && !std::mem::replace(&mut self.noted, true) {
+            self.counts.errors.note(&self.counts.function, self.protocol, status, text);
+        }
     }
 
     /// It is counted with this status, unless another one is said.

@@ -87,10 +87,15 @@ impl Reply<'_> {
         let (from, to) = match piece {
             Ok(range) => range,
             Err(failure) => {
-                self.refused(failure.kind.http_status());
+                if let Some(metered) = &mut self.exchange.metered {
+                    metered.failed(&failure);
+                }
                 return Err(failure);
             }
         };
+        if let Some(metered) = &mut self.exchange.metered {
+            metered.answered(self.status, self.exchange.buf.get(from..to).unwrap_or_default());
+        }
         if from == to {
             self.refused(self.status);
             self.exchange.finish();

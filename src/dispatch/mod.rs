@@ -5,6 +5,7 @@
 //! doors or an engine.
 
 pub mod counts;
+pub mod errors;
 pub mod exchange;
 mod queue;
 mod sleep;
@@ -28,6 +29,7 @@ use crate::client::Client;
 use crate::function::Name;
 use crate::reactor::Timer;
 use counts::Metered;
+use errors::Errors;
 
 /// Sends calls to handlers.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub struct Dispatch {
     buffers: Buffers,
     /// Calls of names that no function has, by protocol: such a name is a stranger's, so there is no count for each.
     unknown: [AtomicU64; Protocol::ALL.len()],
+    /// The last calls that failed.
+    errors: Arc<Errors>,
     stopping: AtomicBool,
     /// Notified when a function may have changed something.
     changed: Event,
@@ -63,8 +67,9 @@ impl Dispatch {
             match table.get_mut(function.name().as_str()) {
                 Some(entry) => Some(std::mem::replace(&mut entry.function, Arc::clone(&function))),
                 None => {
-                    let entry = Entry { function: Arc::clone(&function), counts: Arc::default() };
-                    table.insert(function.name().as_str().into(), entry);
+                    let name = function.name().as_str();
+                    let counts = Arc::new(Counts::new(name, Arc::clone(&self.errors)));
+                    table.insert(name.into(), Entry { function: Arc::clone(&function), counts });
                     None
                 }
             }
@@ -83,7 +88,13 @@ impl Dispatch {
         if let Some(old) = &old {
             old.retire();
         }
+        self.errors.forget(name);
         old
+    }
+
+    /// The last calls that failed.
+    pub fn errors(&self) -> &Errors {
+        &self.errors
     }
 
     /// The function of that name.

@@ -42,7 +42,7 @@ impl Front {
     }
 
     async fn call(&self, head: &Head, body: &mut RequestBody<'_>, respond: Responder<'_>) -> io::Result<()> {
-        let Some(method) = method(&head.method) else {
+        let Some(method) = Method::of_http(&head.method) else {
             let mut allow = Headers::new();
             let _ = allow.push("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE");
             let text = "call a function with GET, HEAD, POST, PUT, PATCH or DELETE";
@@ -187,11 +187,6 @@ async fn refuse(mut respond: Responder<'_>, failure: &Failure) -> io::Result<()>
 /// The token that the caller sent (RFC 6750 §2.1).
 fn token(headers: &Headers) -> Option<&str> {
     headers.get_str("authorization").and_then(bearer)
-}
-
-fn method(name: &str) -> Option<Method> {
-    let known = [Method::Get, Method::Head, Method::Post, Method::Put, Method::Patch, Method::Delete];
-    known.into_iter().find(|m| m.name() == name)
 }
 
 /// `/NAME/deeper?query`; slashes before the name do not matter.

@@ -110,6 +110,11 @@ impl<'c> RequestBody<'c> {
         std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
     }
 
+    /// Bounds what still comes, beside the server's own bound, to so many bytes.
+    pub(crate) fn bound(&mut self, max: u64) {
+        self.left.allowed = self.left.allowed.min(max);
+    }
+
     /// Whether the sender said that it is larger than `max` bytes.
     pub fn is_longer_than(&self, max: u64) -> bool {
         self.length().is_some_and(|n| n > max)

@@ -2,8 +2,12 @@
 //! deployed and how it is comes as JSON.
 
 mod access;
+mod call;
+mod errors;
 mod functions;
 mod metrics;
+#[cfg(feature = "page")]
+mod page;
 mod receive;
 mod routes;
 
@@ -33,6 +37,8 @@ use crate::worker::Workers;
 pub struct Settings {
     /// Largest archive in bytes.
     pub max_upload: u64,
+    /// Largest body of a call in bytes.
+    pub max_body: u64,
     /// What holds for a function that asks for nothing else.
     pub defaults: Defaults,
     /// The enabled front doors as scheme and port: each is a line of the answer to a deployment.
@@ -305,6 +311,13 @@ impl Service for Management {
             Route::Metrics => return self.metrics(respond).await,
             Route::OpenApi => return open_api(&head, respond).await,
             Route::Functions => return self.functions(respond).await,
+            Route::Errors => {
+                let errors = errors::array(&self.deployer.dispatch().errors().newest_first());
+                return respond.whole(200, &content_type(JSON), &errors).await;
+            }
+            #[cfg(feature = "page")]
+            Route::Page => return page::send(&head, respond).await,
+            Route::Call(name, path) => return self.call((name, path, query), &head, &mut body, respond).await,
             Route::Function(name) => match head.method.as_str() {
                 "PUT" => return self.put(name, query, &head, &mut body, respond).await,
                 "DELETE" => return self.delete_function(name, respond).await,
@@ -318,12 +331,17 @@ impl Service for Management {
     }
 }
 
+/// Whether a client takes what is packed (RFC 9110 §12.5.3).
+fn takes_gzip(head: &Head) -> bool {
+    let takes =
+        |coding: &str| coding.split(';').next().is_some_and(|name| name.trim() == "gzip") && !coding.ends_with("q=0");
+    head.headers.get_str("accept-encoding").is_some_and(|codings| codings.split(',').any(takes))
+}
+
 /// Hands the description of this API out, packed to who takes that.
 async fn open_api(head: &Head, respond: Responder<'_>) -> io::Result<()> {
     let mut headers = content_type(JSON);
-    let takes =
-        |coding: &str| coding.split(';').next().is_some_and(|name| name.trim() == "gzip") && !coding.ends_with("q=0");
-    if head.headers.get_str("accept-encoding").is_some_and(|codings| codings.split(',').any(takes)) {
+    if takes_gzip(head) {
         let _ = headers.push("content-encoding", b"gzip");
         return respond.whole(200, &headers, OPEN_API).await;
     }

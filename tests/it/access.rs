@@ -24,7 +24,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A new token whose line is in `file` then.
-fn new_token(name: &str, file: &Path) -> String {
+pub fn new_token(name: &str, file: &Path) -> String {
     let out = tinyfaas(&["token", "new", name, "--file", file.to_str().unwrap()], &[]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     text(&out.stdout).trim().to_owned()

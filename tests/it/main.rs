@@ -44,6 +44,7 @@ mod load;
 mod memory;
 mod metrics;
 mod packaging;
+mod page;
 mod provision;
 mod runtimes;
 mod scripted;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::board::{Backend, Board, TempDir, left_of, noise};
+use crate::board::{Backend, Board, TempDir, left_of, noise, request};
 
 /// What `.ci/run` builds before it runs the tests.
 const SHIPPED: [(&str, &str); 5] = [
@@ -121,6 +121,11 @@ fn deploy_and_call(binary: &Binary, backend: Backend) {
         let error = String::from_utf8(binary.run(args).stderr).unwrap();
         assert_eq!(error.contains("this build has no TLS"), binary.flavour == "mini", "{what}: {args:?}: {error}");
     }
+
+    // Nor has it a status page.
+    let page = request(board.management, "GET", "/", "Accept-Encoding: gzip\r\n", b"");
+    let expected = if binary.flavour == "mini" { (404, None) } else { (200, Some("gzip")) };
+    assert_eq!((page.status, page.header("content-encoding")), expected, "{what}");
 
     // What is on disk comes back, and goes.
     board = board.power_cut_as(&binary.program());
