@@ -9,6 +9,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use crate::call_id::CallId;
 use crate::client::Client;
 use crate::wire::headers::Headers;
 
@@ -84,6 +85,8 @@ impl Protocol {
 
 /// One invocation of a function.
 pub struct Call<'a> {
+    /// What it is known by; reaches the function as `X-Call-Id`.
+    pub id: &'a CallId,
     /// The function's name.
     pub function: &'a str,
     /// What the caller wants done.

@@ -160,6 +160,10 @@ pub struct Config {
     #[argh(option, arg_name = "LEVEL", from_str_fn(logging::level), default = "LevelFilter::Info")]
     pub log: LevelFilter,
 
+    /// how lines of the log look: text, or json (one object a line); default text
+    #[argh(option, arg_name = "FORMAT", from_str_fn(logging::format), default = "logging::Format::Text")]
+    pub log_format: logging::Format,
+
     /// largest zip of an upload; default 64Mi
     #[argh(option, arg_name = "SIZE", from_str_fn(bytes), default = "64 * MI")]
     pub max_upload: u64,

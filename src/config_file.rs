@@ -17,8 +17,9 @@ use crate::text_file;
 const MAX_FILE: u64 = 64 * 1024;
 
 /// What a server that runs takes over from its file; for the other settings it has to be started again.
-pub const LIVE: [&str; 15] = [
+pub const LIVE: [&str; 16] = [
     "log",
+    "log-format",
     "functions",
     "timeout",
     "concurrency",

@@ -87,6 +87,7 @@ fn every_flag_of_serve_can_be_in_the_file() {
             (_, "ADDR") => "127.0.0.1:77",
             (_, "ENV=IMAGE") => "nodejs=x",
             (_, "LEVEL") => "debug",
+            ("log-format", _) => "json",
             (_, "TIME") => "77s",
             (_, "SIZE") => "77Mi",
             (_, "N" | "CORES") => "77",

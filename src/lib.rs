@@ -6,6 +6,7 @@
 //! - [`cli`]: the commands; [`config`]: serve's flags and variables; [`config_file`]: what is written in a file
 //! - [`serve`]: puts the server together and runs it
 //! - [`front`]: the front doors translate a protocol into a [`call::Call`] and its outcome back
+//! - [`call_id`]: what a call is known by; [`logging`]: the log's lines
 //! - [`dispatch`]: the function table; picks a handler, bounds what runs and what waits, applies deadlines
 //! - [`backend`]: starts, watches and removes handlers
 //! - [`limits`]: a function's limits as people write them
@@ -28,6 +29,7 @@ pub mod backend;
 pub mod budget;
 pub mod buffers;
 pub mod call;
+pub mod call_id;
 pub mod cli;
 pub mod client;
 pub mod config;

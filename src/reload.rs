@@ -55,7 +55,7 @@ impl Reload {
             Ok(reread) => {
                 self.config = reread.now.config;
                 self.settings = reread.now.settings;
-                logging::init(self.config.log);
+                logging::init(self.config.log, self.config.log_format);
                 self.deployer.set_bounds(deploy_bounds(&self.config));
                 for key in reread.changed {
                     log::info!("{key} was changed by the file of settings");

@@ -112,6 +112,10 @@ _tinyfaas() {
       COMPREPLY=($(compgen -W 'off error warn info debug trace' -- "$cur"))
       return
       ;;
+    serve:--log-format)
+      COMPREPLY=($(compgen -W 'text json' -- "$cur"))
+      return
+      ;;
     serve:--network)
       COMPREPLY=($(compgen -W 'shared none' -- "$cur"))
       return
@@ -126,7 +130,7 @@ _tinyfaas() {
       ;;
   esac
   case $command in
-    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --expose --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --handler-uid --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --management --management-client-ca --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --tls-cert --tls-doors --tls-key --tmp --token-file --transfer-timeout' ;;
+    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --expose --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --handler-uid --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --log-format --management --management-client-ca --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --tls-cert --tls-doors --tls-key --tmp --token-file --transfer-timeout' ;;
     deploy) flags='--auth --ca --concurrency --cpu --env --env-var --help --host --idle --memory --name --no-network --pids --queue --subfolder --threads --timeout --url' ;;
     invoke) flags='--async --ca --data --file --header --help --host --http-port --method --path --query' ;;
     list) flags='--ca --help --host --json --long' ;;

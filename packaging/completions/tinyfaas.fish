@@ -47,6 +47,7 @@ complete -c tinyfaas -n __tinyfaas_serves -l insecure-management -d 'let whoever
 complete -c tinyfaas -n __tinyfaas_serves -l install-timeout -x -d 'time for the installation of a function\'s dependencies; default 10m'
 complete -c tinyfaas -n __tinyfaas_serves -l keep-handlers -d 'leave containers running when the server stops: the next start takes them over, for upgrades of the program'
 complete -c tinyfaas -n __tinyfaas_serves -l log -x -a 'off error warn info debug trace' -d 'what is logged: off, error, warn, info, debug or trace; default info'
+complete -c tinyfaas -n __tinyfaas_serves -l log-format -x -a 'text json' -d 'how lines of the log look: text, or json (one object a line); default text'
 complete -c tinyfaas -n __tinyfaas_serves -l management -x -d 'address of the management API; default 127.0.0.1:8080'
 complete -c tinyfaas -n __tinyfaas_serves -l management-client-ca -r -F -d 'PEM file of CAs: management takes only connections with a certificate of one of them; SIGHUP reads it again'
 complete -c tinyfaas -n __tinyfaas_serves -l max-body -x -d 'largest body of an HTTP call, 0 for no bound (bodies stream); default 0'

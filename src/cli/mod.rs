@@ -193,7 +193,7 @@ fn normalize(args: Vec<String>) -> Vec<String> {
 fn serve(flags: &[String], file: Option<PathBuf>) -> Result<(), Error> {
     let layers = Layers::new(flags, file, &|name| std::env::var_os(name)).map_err(Error::usage)?;
     let configured = layers.read().map_err(Error::usage)?;
-    crate::logging::init(configured.config.log);
+    crate::logging::init(configured.config.log, configured.config.log_format);
     crate::serve::run(layers, configured).map_err(|e| Error::failed(e.to_string()))
 }
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::backend::{BackendErrorKind, Boxed, Found, Started};
 use crate::buffers::Buffers;
 use crate::call::{Body, Call, Failure, Method, Protocol};
+use crate::call_id::CallId;
 use crate::function::Limits;
 use crate::function::Runtime;
 use crate::net::Address;
@@ -242,6 +243,7 @@ impl Stage {
     async fn try_call(&self, name: &str) -> Result<String, Failure> {
         let headers = Headers::new();
         let call = Call {
+            id: &CallId::make(),
             function: name,
             method: Method::Get,
             path: "",

@@ -3,11 +3,15 @@
 //! The counts belong to the name: they go on where a version takes another's place, and go when the function is deleted.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::errors::Errors;
-use crate::call::{Failure, Protocol};
+use crate::call::{Failure, FailureKind, Protocol};
+use crate::call_id::CallId;
+use crate::logging::about_call;
 
 /// How long calls may have taken that one bucket counts, as Prometheus writes it and in microseconds. Few: each costs eight
 /// bytes for each function and protocol, and a line in each answer to a scraper.
@@ -27,12 +31,41 @@ pub const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// What is recorded where the caller went away before its answer was complete; no client is ever sent it.
 const GONE: u16 = 499;
 
+/// Lines of the log about calls of one function that failed, in one [`SPAN`]: callers can make calls fail, and logs are on flash.
+const LINES: u32 = 10;
+/// How long it takes until as many more are written.
+const SPAN: Duration = Duration::from_secs(60);
+
+/// How many lines were written about failed calls.
+#[derive(Debug, Default)]
+struct Told {
+    since: Option<Instant>,
+    lines: u32,
+    left_out: u32,
+}
+
+impl Told {
+    /// Whether one more may be written, and then how many were not since the last one.
+    fn more(&mut self, now: Instant) -> Option<u32> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= SPAN) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines == LINES {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
 /// The counts of one function. What comes by a protocol takes room from its first call on.
 #[derive(Debug, Default)]
 pub struct Counts {
     function: Box<str>,
     /// Where calls that fail are noted.
     errors: Arc<Errors>,
+    told: Mutex<Told>,
     by_protocol: [OnceLock<Box<Traffic>>; Protocol::ALL.len()],
 }
 
@@ -51,12 +84,17 @@ pub struct Traffic {
 impl Counts {
     /// Counts of the function of that name, whose failures are noted in `errors`.
     pub(super) fn new(function: &str, errors: Arc<Errors>) -> Self {
-        Self { function: function.into(), errors, by_protocol: Default::default() }
+        Self { function: function.into(), errors, told: Mutex::default(), by_protocol: Default::default() }
     }
 
     /// What came by `protocol`; `None` where nothing did.
     pub fn of(&self, protocol: Protocol) -> Option<&Traffic> {
         self.by_protocol.get(protocol as usize)?.get().map(|traffic| &**traffic)
+    }
+
+    /// Whether a line about a call that failed may be written now; then with how many were left out before it.
+    fn tell(&self) -> Option<u32> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).more(Instant::now())
     }
 
     /// A call begins.
@@ -140,6 +178,19 @@ impl Metered {
         }
     }
 
+    /// Writes a line of the log about why the call failed. What is no fault of its caller is a warning, a bounded
+    /// number of them.
+    pub(super) fn log(&self, id: &CallId, failure: &Failure) {
+        let function: &str = &self.counts.function;
+        if !matches!(failure.kind, FailureKind::HandlerBroke | FailureKind::TooLate) {
+            return about_call(Level::Debug, Some(function), id.as_str(), format_args!("{failure}"));
+        }
+        let Some(left_out) = self.counts.tell() else { return };
+        let more =
+            if left_out > 0 { format!(" (calls that failed and are not told of: {left_out})") } else { String::new() };
+        about_call(Level::Warn, Some(function), id.as_str(), format_args!("{failure}{more}"));
+    }
+
     /// It is counted with this status, unless another one is said.
     pub(super) fn ends_with(&mut self, status: u16) {
         self.status = status;
@@ -186,6 +237,15 @@ mod tests {
         assert_eq!((traffic.bytes_in(), traffic.bytes_out()), (3, 5));
         assert_eq!(traffic.took().iter().sum::<u64>(), 1);
         assert!(counts.of(Protocol::Http).is_none());
+    }
+
+    #[test]
+    fn lines_about_failed_calls_are_bounded_and_say_what_they_leave_out() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        let written = (0..1000).filter(|_| told.more(now).is_some()).count();
+        assert_eq!(written, LINES as usize);
+        assert_eq!(told.more(now + SPAN), Some(1000 - LINES));
+        assert_eq!(told.more(now + SPAN), Some(0));
     }
 
     #[test]

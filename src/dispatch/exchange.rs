@@ -15,6 +15,7 @@ use super::counts::Metered;
 use super::table::Lease;
 use crate::buffers::{Buffer, Buffers};
 use crate::call::{Body, BodyStream, Call, Failure, FailureKind};
+use crate::call_id::CallId;
 use crate::net::Stream;
 use crate::reactor::Timer;
 use crate::wire::chunked::{self, ChunkDecoder};
@@ -89,6 +90,7 @@ impl Reply<'_> {
             Err(failure) => {
                 if let Some(metered) = &mut self.exchange.metered {
                     metered.failed(&failure);
+                    metered.log(self.exchange.id, &failure);
                 }
                 return Err(failure);
             }
@@ -162,6 +164,7 @@ pub(super) async fn run<'a>(
         _ => None,
     };
     let mut exchange = Exchange {
+        id: call.id,
         pump: Some(Pump::new(call, held, buffers)),
         stream: Some(stream),
         lease: Some(lease),
@@ -242,6 +245,7 @@ enum BodyLeft {
 
 /// The connection while the call is under way.
 struct Exchange<'a> {
+    id: &'a CallId,
     pump: Option<Pump<'a>>,
     stream: Option<Stream>,
     lease: Option<Lease>,
@@ -513,6 +517,7 @@ impl<'a> Pump<'a> {
             (Body::Stream(source), _) => source.length().map_or(Framing::Chunked, Framing::Length),
         };
         let extra = [
+            ("X-Call-Id", call.id.as_str()),
             ("X-Tinyfaas-Method", call.method.name()),
             ("X-Tinyfaas-Path", call.path),
             ("X-Tinyfaas-Query", call.query),

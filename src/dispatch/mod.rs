@@ -22,11 +22,13 @@ use std::time::Instant;
 
 use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
+use log::Level;
 
 use crate::buffers::Buffers;
 use crate::call::{Call, Failure, FailureKind, Protocol};
 use crate::client::Client;
 use crate::function::Name;
+use crate::logging::about_call;
 use crate::reactor::Timer;
 use counts::Metered;
 use errors::Errors;
@@ -154,11 +156,18 @@ impl Dispatch {
     /// [`Failure`] when there is no reply; dropping the future gives the call up.
     pub async fn call<'a>(&self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
         let mut metered = self.counts(call.function).map(|counts| counts.begin(call.protocol));
+        let (function, id) = (call.function, call.id);
         let called = self.called(call, &mut metered).await;
-        if let Err(failure) = &called
-            && let Some(metered) = &mut metered
-        {
-            metered.failed(failure);
+        match (&called, &mut metered) {
+            (Err(failure), Some(metered)) => {
+                metered.failed(failure);
+                metered.log(id, failure);
+            }
+            (Err(failure), None) => about_call(Level::Debug, None, id.as_str(), format_args!("{failure}")),
+            (Ok(reply), _) if reply.status >= 500 => {
+                about_call(Level::Debug, Some(function), id.as_str(), format_args!("it answered {}", reply.status));
+            }
+            _ => {}
         }
         called
     }

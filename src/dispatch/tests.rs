@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use futures_lite::future;
 
 use super::*;
 use crate::call::{Body, BodyStream, Method, Protocol};
+use crate::call_id::CallId;
 use crate::function::Limits;
 use crate::net::Address;
 use crate::reactor::block_on;
@@ -84,7 +85,9 @@ fn mirror(stream: &mut BufReader<UnixStream>) -> bool {
 }
 
 fn call<'a>(headers: &'a Headers, body: Body<'a>) -> Call<'a> {
+    static ID: LazyLock<CallId> = LazyLock::new(|| CallId::of(Some(b"some-id")));
     Call {
+        id: &ID,
         function: "f",
         method: Method::Get,
         path: "/deep",
@@ -125,7 +128,13 @@ fn a_call_reaches_the_handler_with_its_headers_and_the_reply_comes_back() {
         assert_eq!(reply.headers.get("x-seen"), Some(&b"yes"[..]));
         let body = String::from_utf8(collect(reply).await.unwrap()).unwrap();
         assert!(body.starts_with("POST /fn HTTP/1.1\r\n"), "{body}");
-        for line in ["X-A: b", "X-Tinyfaas-Method: GET", "X-Tinyfaas-Path: /deep", "X-Tinyfaas-Query: a=b"] {
+        for line in [
+            "X-A: b",
+            "X-Call-Id: some-id",
+            "X-Tinyfaas-Method: GET",
+            "X-Tinyfaas-Path: /deep",
+            "X-Tinyfaas-Query: a=b",
+        ] {
             assert!(body.contains(&format!("\r\n{line}\r\n")), "{line} in {body}");
         }
         assert!(body.ends_with("\r\n\r\nhello"));

@@ -4,12 +4,15 @@ use std::io;
 use std::sync::Arc;
 
 use async_executor::StaticExecutor;
+use log::Level;
 
 use crate::budget::Budget;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
+use crate::call_id::{self, CallId};
 use crate::client::Client;
 use crate::dispatch::{Dispatch, Reply};
 use crate::http_server::{Head, RequestBody, Responder, Service};
+use crate::logging::about_call;
 use crate::seats::Seats;
 use crate::tokens::bearer;
 use crate::wire::headers::Headers;
@@ -41,7 +44,13 @@ impl Front {
         Self { dispatch, executor, async_calls: Seats::new(async_calls, async_calls.div_ceil(2)), budget }
     }
 
-    async fn call(&self, head: &Head, body: &mut RequestBody<'_>, respond: Responder<'_>) -> io::Result<()> {
+    async fn call(
+        &self,
+        id: &CallId,
+        head: &Head,
+        body: &mut RequestBody<'_>,
+        respond: Responder<'_>,
+    ) -> io::Result<()> {
         let Some(method) = Method::of_http(&head.method) else {
             let mut allow = Headers::new();
             let _ = allow.push("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE");
@@ -53,12 +62,13 @@ impl Front {
             Err(text) => return respond.text(400, text).await,
         };
         if head.headers.get("x-tinyfaas-async").is_some() {
-            return match self.call_later(method, &target, head, body).await {
+            return match self.call_later(id, method, &target, head, body).await {
                 Ok(()) => respond.text(202, "accepted").await,
                 Err(failure) => refuse(respond, &failure).await,
             };
         }
         let call = Call {
+            id,
             function: &target.function,
             method,
             path: target.path,
@@ -79,6 +89,7 @@ impl Front {
     /// Takes a call whose caller does not wait for its end.
     async fn call_later(
         &self,
+        id: &CallId,
         method: Method,
         target: &Target<'_>,
         head: &Head,
@@ -110,10 +121,11 @@ impl Front {
             }
             bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
         }
-        let (dispatch, headers) = (Arc::clone(&self.dispatch), headers.clone());
+        let (dispatch, headers, id) = (Arc::clone(&self.dispatch), headers.clone(), *id);
         let (function, path, query) = (target.function.clone(), target.path.to_owned(), target.query.to_owned());
         let later = async move {
             let call = Call {
+                id: &id,
                 function: &function,
                 method,
                 path: &path,
@@ -126,7 +138,8 @@ impl Front {
                 client: Some(client),
             };
             if let Err(failure) = discard(dispatch.call(call).await).await {
-                log::warn!("asynchronous call of {function} failed: {failure}");
+                let text = format_args!("asynchronous call of {function} failed: {failure}");
+                about_call(Level::Warn, Some(&function), id.as_str(), text);
             }
             drop((place, share));
         };
@@ -136,9 +149,12 @@ impl Front {
 }
 
 impl Service for Front {
-    async fn serve<'c>(&'c self, head: Head, mut body: RequestBody<'c>, respond: Responder<'c>) -> io::Result<()> {
-        log::debug!("http {} {} from {}", head.method, head.target, head.peer);
-        self.call(&head, &mut body, respond).await
+    async fn serve<'c>(&'c self, head: Head, mut body: RequestBody<'c>, mut respond: Responder<'c>) -> io::Result<()> {
+        let id = CallId::of(head.headers.get(call_id::FIELD));
+        respond.answers(&id);
+        let Head { method, target, peer, .. } = &head;
+        about_call(Level::Debug, None, id.as_str(), format_args!("http {method} {target} from {peer}"));
+        self.call(&id, &head, &mut body, respond).await
     }
 }
 
@@ -153,6 +169,8 @@ async fn discard(reply: Result<Reply<'_>, Failure>) -> Result<(), Failure> {
 
 /// Passes a handler's answer on as it comes.
 async fn pass_on(mut reply: Reply<'_>, respond: Responder<'_>) -> io::Result<()> {
+    // The answer has one, be it what the function says or not.
+    reply.headers.remove(call_id::FIELD);
     let mut pieces = respond.pieces(reply.status, &reply.headers, reply.length());
     loop {
         match reply.chunk().await {
@@ -160,10 +178,7 @@ async fn pass_on(mut reply: Reply<'_>, respond: Responder<'_>) -> io::Result<()>
             Ok(piece) => pieces.send(piece).await?,
             Err(failure) if pieces.is_unsent() => return refuse(pieces.into_responder(), &failure).await,
             // The head is out: only a connection that breaks off can say that the answer is not whole.
-            Err(failure) => {
-                log::debug!("{failure}");
-                return Err(io::Error::other(failure));
-            }
+            Err(failure) => return Err(io::Error::other(failure)),
         }
     }
 }

@@ -267,5 +267,5 @@ pub(super) fn head(out: &mut Vec<u8>, status: u16, content_type: &[u8], framing:
     let mut headers = Headers::new();
     // Constants that are valid.
     let _ = headers.push("content-type", content_type);
-    ResponseHead { status, headers: &headers, framing, keep_alive, http10: false }.write(out);
+    ResponseHead { status, headers: &headers, framing, keep_alive, http10: false, call: None }.write(out);
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_lite::AsyncWrite;
 
 use super::{State, within};
+use crate::call_id::CallId;
 use crate::net::Stream;
 use crate::seats::Seat;
 use crate::wire::chunked;
@@ -23,6 +24,7 @@ pub struct Responder<'c> {
     is_head: bool,
     http10: bool,
     patience: Duration,
+    call: Option<CallId>,
 }
 
 /// An answer whose head was decided; the body follows in pieces.
@@ -42,7 +44,12 @@ impl<'c> Responder<'c> {
         http10: bool,
         patience: Duration,
     ) -> Self {
-        Self { stream, seat, state, is_head, http10, patience }
+        Self { stream, seat, state, is_head, http10, patience, call: None }
+    }
+
+    /// The answer says that it is that of this call.
+    pub fn answers(&mut self, call: &CallId) {
+        self.call = Some(*call);
     }
 
     /// The connection is closed after this answer.
@@ -93,7 +100,8 @@ impl<'c> Responder<'c> {
         };
         let mut head = Vec::new();
         let keep_alive = self.state.keep_alive;
-        ResponseHead { status, headers, framing, keep_alive, http10: self.http10 }.write(&mut head);
+        let call = self.call.as_ref().map(CallId::as_str);
+        ResponseHead { status, headers, framing, keep_alive, http10: self.http10, call }.write(&mut head);
         Pieces { responder: self, head, framing, bodyless }
     }
 

@@ -8,6 +8,7 @@ use std::io;
 
 use super::{Management, bad, content_type, refuse};
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
+use crate::call_id::{self, CallId};
 use crate::client::Client;
 use crate::deploy::DeployError;
 use crate::function::Name;
@@ -40,7 +41,9 @@ impl Management {
             Err(e) => return refuse(respond, &e).await,
         };
         body.bound(self.settings().max_body);
+        let id = &CallId::of(head.headers.get(call_id::FIELD));
         let call = Call {
+            id,
             function: name,
             method,
             path,
@@ -54,8 +57,10 @@ impl Management {
         };
         match self.deployer.dispatch().call(call).await {
             Ok(mut reply) => {
+                // The answer has one, be it what the function says or not.
+                reply.headers.remove(call_id::FIELD);
                 let framing = reply.length().map_or(Framing::UntilClose, Framing::Length);
-                let mut pieces = begin(respond, reply.status, &reply.headers, framing).await?;
+                let mut pieces = begin(respond, id, reply.status, &reply.headers, framing).await?;
                 loop {
                     match reply.chunk().await {
                         Ok([]) => return pieces.finish().await,
@@ -65,26 +70,32 @@ impl Management {
                     }
                 }
             }
-            Err(failure) => fail(respond, &failure).await,
+            Err(failure) => fail(respond, id, &failure).await,
         }
     }
 }
 
 /// Answers what the front door would have.
-async fn fail(mut respond: Responder<'_>, failure: &Failure) -> io::Result<()> {
+async fn fail(mut respond: Responder<'_>, id: &CallId, failure: &Failure) -> io::Result<()> {
     if matches!(failure.kind, FailureKind::BadRequest | FailureKind::TooLarge) {
         // The rest of the body cannot be told from a next request.
         respond.close_after();
     }
     let headers = content_type(super::TEXT);
-    let mut pieces = begin(respond, failure.kind.http_status(), &headers, Framing::UntilClose).await?;
+    let mut pieces = begin(respond, id, failure.kind.http_status(), &headers, Framing::UntilClose).await?;
     pieces.send(failure.text.as_bytes()).await?;
     pieces.send(b"\n").await?;
     pieces.finish().await
 }
 
 /// Begins the answer with the head of the function's.
-async fn begin<'c>(respond: Responder<'c>, status: u16, headers: &Headers, framing: Framing) -> io::Result<Pieces<'c>> {
+async fn begin<'c>(
+    respond: Responder<'c>,
+    id: &CallId,
+    status: u16,
+    headers: &Headers,
+    framing: Framing,
+) -> io::Result<Pieces<'c>> {
     let mut ours = content_type("message/http");
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
@@ -96,7 +107,8 @@ async fn begin<'c>(respond: Responder<'c>, status: u16, headers: &Headers, frami
     }
     let mut pieces = respond.pieces(200, &ours, None);
     let mut head = Vec::new();
-    ResponseHead { status, headers, framing, keep_alive: true, http10: false }.write(&mut head);
+    ResponseHead { status, headers, framing, keep_alive: true, http10: false, call: Some(id.as_str()) }
+        .write(&mut head);
     pieces.send(&head).await?;
     Ok(pieces)
 }

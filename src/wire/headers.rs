@@ -68,7 +68,20 @@ impl Headers {
 
     /// The first value of the field `name`, whatever its case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        let mut lines = self.lines.split(|&b| b == b'\n');
+        lines.find_map(|line| value_of(line, name))
+    }
+
+    /// Takes all fields of that name out.
+    pub fn remove(&mut self, name: &str) {
+        let mut at = 0;
+        while let Some(length) = self.lines.get(at..).and_then(|rest| rest.iter().position(|&b| b == b'\n')) {
+            let end = at + length;
+            match self.lines.get(at..end).and_then(|line| value_of(line, name)) {
+                Some(_) => drop(self.lines.drain(at..=end)),
+                None => at = end + 1,
+            }
+        }
     }
 
     /// The first value of the field `name` as text; `None` where it is absent or not UTF-8.
@@ -95,6 +108,13 @@ impl Headers {
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
+}
+
+/// The value in a line, `name: value` and a CR, where it is a field of that name.
+fn value_of<'l>(line: &'l [u8], name: &str) -> Option<&'l [u8]> {
+    let (before, rest) = line.split_at_checked(name.len())?;
+    let value = rest.strip_prefix(b": ")?.strip_suffix(b"\r")?;
+    before.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
 }
 
 impl fmt::Debug for Headers {
@@ -126,9 +146,22 @@ mod tests {
         assert_eq!(h.get("content-type"), Some(&b"text/plain"[..]));
         assert_eq!(h.get("X-A"), Some(&b""[..]));
         assert_eq!(h.get("x-bytes"), Some(&[0xff, b':', b'!'][..]));
-        assert_eq!(h.get("absent"), None);
+        assert_eq!((h.get("absent"), h.get("content"), h.get("x"), h.get("")), (None, None, None, None));
         assert_eq!(h.iter().count(), 3);
         assert_eq!(h.as_lines(), b"Content-Type: text/plain\r\nx-a: \r\nX-Bytes: \xff:!\r\n");
+    }
+
+    #[test]
+    fn all_fields_of_a_name_are_taken_out() {
+        let mut h = Headers::new();
+        for (name, value) in [("A", "1"), ("b", "2"), ("a", "3"), ("ab", "4"), ("a", "")] {
+            h.push(name, value.as_bytes()).unwrap();
+        }
+        h.remove("a");
+        assert_eq!(h.as_lines(), b"b: 2\r\nab: 4\r\n");
+        h.remove("absent");
+        h.remove("AB");
+        assert_eq!(h.as_lines(), b"b: 2\r\n");
     }
 
     #[test]

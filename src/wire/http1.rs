@@ -333,15 +333,20 @@ pub struct ResponseHead<'a> {
     pub keep_alive: bool,
     /// Whether the peer speaks HTTP/1.0: it has to be told of a connection that stays open.
     pub http10: bool,
+    /// The call's id, where it answers one; `headers` has none then.
+    pub call: Option<&'a str>,
 }
 
 impl ResponseHead<'_> {
     /// Appends the head to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.reserve(128 + self.headers.as_lines().len());
+        out.reserve(192 + self.headers.as_lines().len());
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         out.extend_from_slice(self.headers.as_lines());
+        if let Some(id) = self.call {
+            write_field(out, CALL_ID, id.as_bytes());
+        }
         match self.framing {
             // RFC 9110 §8.6: no Content-Length with 1xx and 204, and with 304 only that of the answer it stands for.
             Framing::Length(_) if self.status == 204 || self.status == 304 || self.status < 200 => {}
@@ -420,16 +425,22 @@ pub fn percent_decode(text: &str) -> Option<String> {
 /// Header fields with this prefix are ours: what a caller sends under it never reaches a handler.
 const OWN_PREFIX: &str = "x-tinyfaas-";
 
+/// The field of a call's id is as well: what a caller sends in it may be no id.
+pub const CALL_ID: &str = "x-call-id";
+
 /// Appends the head of the request that asks a handler for one invocation.
 ///
 /// `own` are fields of ours that the caller cannot set; bytes in them that no field may hold are percent-encoded.
 pub fn write_invocation(out: &mut Vec<u8>, headers: &Headers, own: &[(&str, &str)], framing: Framing) {
-    out.reserve(192 + headers.as_lines().len());
+    out.reserve(256 + headers.as_lines().len());
     out.extend_from_slice(b"POST /fn HTTP/1.1\r\n");
     if headers.get("host").is_none() {
         out.extend_from_slice(b"host: tinyfaas\r\n");
     }
-    let forged = |name: &str| name.get(..OWN_PREFIX.len()).is_some_and(|p| p.eq_ignore_ascii_case(OWN_PREFIX));
+    let forged = |name: &str| {
+        name.eq_ignore_ascii_case(CALL_ID)
+            || name.get(..OWN_PREFIX.len()).is_some_and(|p| p.eq_ignore_ascii_case(OWN_PREFIX))
+    };
     for (name, value) in headers.iter().filter(|(name, _)| !forged(name)) {
         write_field(out, name, value);
     }

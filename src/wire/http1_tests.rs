@@ -146,7 +146,7 @@ fn heads_are_written_as_the_rfc_has_them() {
     headers.push("content-type", b"text/plain").unwrap();
     let write = |status, framing, keep_alive, http10| {
         let mut out = Vec::new();
-        ResponseHead { status, headers: &headers, framing, keep_alive, http10 }.write(&mut out);
+        ResponseHead { status, headers: &headers, framing, keep_alive, http10, call: None }.write(&mut out);
         String::from_utf8(out).unwrap()
     };
     assert_eq!(

@@ -15,7 +15,7 @@ use crate::grpc_door::{Door, NO_METADATA, call, echo, http, limits, wait};
 const REQUEST: &str = "/openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request";
 
 /// The question of an old stub: two strings.
-fn text(function: &str, data: &str) -> Bytes {
+pub fn text(function: &str, data: &str) -> Bytes {
     framed(&text_message(function, data))
 }
 
@@ -23,7 +23,7 @@ fn text_message(function: &str, data: &str) -> Data {
     Data { function_identifier: function.to_owned().into(), data: data.to_owned().into(), payload: None }
 }
 
-fn ask(door: &Door, question: Bytes, metadata: &[(&'static str, &'static str)]) -> Answer {
+pub fn ask(door: &Door, question: Bytes, metadata: &[(&'static str, &'static str)]) -> Answer {
     let metadata = metadata.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
     wait(door.client().unary(REQUEST, question, metadata, None)).unwrap()
 }

@@ -7,6 +7,7 @@ mod access;
 mod attacks;
 mod binary_handler;
 mod board;
+mod call_id;
 mod cli;
 mod coap;
 mod coap_fuzz;

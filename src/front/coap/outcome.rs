@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use crate::budget::Budget;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
+use crate::call_id::CallId;
 use crate::client::Client;
 use crate::dispatch::{Dispatch, Reply};
 use crate::wire::coap::{Answer, Code, Etag, Held, Location, Task, format};
@@ -31,7 +32,10 @@ const TOKEN: &str = "token=";
 /// Calls the function.
 pub async fn of(dispatch: &Dispatch, task: &Task, bounds: &Bounds<'_>) -> Answer {
     let (token, query) = token_of(&task.query);
+    // CoAP has no option for one: neither does the request say it, nor the answer.
+    let id = CallId::make();
     let call = Call {
+        id: &id,
         function: &task.name,
         method: method(task.method),
         path: &task.path,

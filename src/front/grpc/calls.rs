@@ -14,6 +14,7 @@ use super::question::{Question, no_room};
 use super::stream::{Answer, Asked, Gone};
 use crate::budget::Share;
 use crate::call::{Body, Call, Failure, FailureKind, Method, Protocol};
+use crate::call_id::{self, CallId};
 use crate::client::Client;
 use crate::dispatch::Reply;
 use crate::reactor::Timer;
@@ -58,8 +59,13 @@ pub(super) async fn request(
         answer.end_without_message(&status, HeaderMap::new());
         return Ok(());
     }
-    let work = async { outcome(door, busy, &asked, &mut question).await.unwrap_or_else(Outcome::failed) };
-    let outcome = answer.unless_gone(work).await?;
+    let id = CallId::of(asked.fields.get(call_id::FIELD).map(HeaderValue::as_bytes));
+    let work = async { outcome(door, busy, &id, &asked, &mut question).await.unwrap_or_else(Outcome::failed) };
+    let mut outcome = answer.unless_gone(work).await?;
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        // Whatever the function says.
+        outcome.metadata.insert(HeaderName::from_static(call_id::FIELD), id);
+    }
     // What the question holds is free while the answer is sent.
     drop((asked, question));
     let Some((message, share)) = outcome.message else {
@@ -72,7 +78,13 @@ pub(super) async fn request(
     Ok(())
 }
 
-async fn outcome(door: &Door, busy: &Busy, asked: &Asked, question: &mut Question) -> Result<Outcome, Status> {
+async fn outcome(
+    door: &Door,
+    busy: &Busy,
+    id: &CallId,
+    asked: &Asked,
+    question: &mut Question,
+) -> Result<Outcome, Status> {
     // As with the other protocols, it is a part of the call's time.
     let latest = Instant::now() + door.config.question_timeout;
     let deadline = Some(asked.deadline.map_or(latest, |deadline| deadline.min(latest)));
@@ -87,6 +99,7 @@ async fn outcome(door: &Door, busy: &Busy, asked: &Asked, question: &mut Questio
     };
     let headers = headers(&asked.fields)?;
     let call = Call {
+        id,
         function,
         method: Method::Post,
         path: "",

@@ -28,10 +28,11 @@ enum Value {
 }
 
 /// Values of options that take one of a few words.
-const CHOICES: [(&str, &[&str]); 5] = [
+const CHOICES: [(&str, &[&str]); 6] = [
     ("--backend", &["auto", "docker", "process"]),
     ("--env", &["python3", "nodejs", "binary"]),
     ("--log", &["off", "error", "warn", "info", "debug", "trace"]),
+    ("--log-format", &["text", "json"]),
     ("--network", &["shared", "none"]),
     ("--reach", &["auto", "socket", "tcp"]),
 ];
