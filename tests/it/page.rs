@@ -1,7 +1,10 @@
 //! The status page, and what the management API has for it: calls in its name, and the last errors.
 
+use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -131,7 +134,7 @@ fn who_manages_calls_a_function_that_wants_a_token_with_the_functions_own() {
     let dir = TempDir::new();
     let (tokens, callers) = (dir.0.join("tokens"), dir.0.join("callers"));
     let (ann, sensor) = (new_token("ann", &tokens), new_token("sensor", &callers));
-    let digest = std::fs::read_to_string(&callers).unwrap().split_whitespace().nth(1).unwrap().to_owned();
+    let digest = fs::read_to_string(&callers).unwrap().split_whitespace().nth(1).unwrap().to_owned();
     let board = Board::start(Backend::Process, &["--token-file", tokens.to_str().unwrap()]);
     let manages = format!("Authorization: Bearer {ann}\r\n");
     let zip = zip_of(&[("fn.sh", "cat\n")]);
@@ -179,4 +182,79 @@ fn the_last_errors_are_told_with_what_the_caller_was_told() {
     assert_eq!(errors().len(), 16);
     board.delete("f");
     assert!(errors().is_empty());
+}
+
+/// Whether there is a browser; gets one where there is none. A missing one fails in CI and is told loudly elsewhere.
+fn browser_is_ready() -> bool {
+    static READY: OnceLock<bool> = OnceLock::new();
+    *READY.get_or_init(|| {
+        let set_up = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/setup")).output().unwrap();
+        if !set_up.status.success() {
+            let why = String::from_utf8_lossy(&set_up.stderr);
+            assert!(std::env::var_os("CI").is_none(), "CI has to have a browser: no test may be skipped there\n{why}");
+            eprintln!("\n*** SKIPPED: there is no Chromium, so the status page is not tested in a browser ***\n{why}");
+        }
+        set_up.status.success()
+    })
+}
+
+/// Has a browser use the page of `board`; what it did.
+fn browse(board: &Board, token: &[&str]) -> String {
+    let cache = std::env::var_os("TINYFAAS_CACHE")
+        .map_or_else(|| Path::new(&std::env::var_os("HOME").expect("HOME")).join(".cache/tinyfaas"), Into::into);
+    let dir = TempDir::new();
+    let out = Command::new(cache.join("venv-page/bin/python"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/browser.py"))
+        .args([board.management.to_string(), board.http.unwrap().to_string()])
+        .arg(&dir.0)
+        .args(token)
+        .output()
+        .unwrap();
+    let (said, why) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{said}\n{why}");
+    said.into_owned()
+}
+
+#[test]
+fn a_browser_deploys_calls_and_deletes_by_the_page_and_texts_of_functions_stay_texts() {
+    if !browser_is_ready() {
+        return;
+    }
+    for backend in Backend::available() {
+        let board = Board::start(backend, &[]);
+        let stages = [
+            "none is deployed",
+            "a folder is dropped and deployed",
+            "an archive is chosen and deployed; what is wrong is told",
+            "it is called, and its answer, its log and its error are text",
+            "of a long answer the start is shown",
+            "numbers live",
+            "a page that is not seen asks nothing",
+            "it is deleted by keys alone, after a question",
+            "the longest name has room",
+            "the browser has nothing to complain of",
+            "the policy holds",
+            "all well",
+        ];
+        assert_eq!(browse(&board, &[]).lines().collect::<Vec<_>>(), stages);
+    }
+}
+
+#[test]
+fn a_browser_is_asked_for_a_token_and_keeps_it_for_its_tab() {
+    if !browser_is_ready() {
+        return;
+    }
+    let dir = TempDir::new();
+    let tokens = dir.0.join("tokens");
+    let token = new_token("ann", &tokens);
+    let board = Board::start(Backend::Process, &["--token-file", tokens.to_str().unwrap()]);
+    let stages = [
+        "it asks for a token",
+        "the tab keeps it, and it alone",
+        "what it does it does with the token, and a function never sees it",
+        "it forgets the token",
+        "all well",
+    ];
+    assert_eq!(browse(&board, &[&token]).lines().collect::<Vec<_>>(), stages);
 }

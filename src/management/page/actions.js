@@ -9,6 +9,7 @@ function stopCall() {
 async function call(event) {
   event.preventDefault();
   stopCall();
+  $('answer').hidden = true;
   const name = opened, mine = calling = new AbortController(), begun = performance.now();
   const method = $('method').value, body = $('body').value, auth = $('auth').value.trim(), path = $('path').value.trim();
   const base = new URL(`functions/${name}/call`, document.baseURI);
@@ -16,7 +17,6 @@ async function call(event) {
   if (!(url.pathname + '/').startsWith(base.pathname + '/')) return say($('status'), 'the path may not lead out of the function', 'bad');
   const headers = { 'x-tinyfaas-method': method, 'content-type': 'text/plain; charset=utf-8' };
   if (auth) headers['x-tinyfaas-authorization'] = 'Bearer ' + auth;
-  $('answer').hidden = true;
   say($('status'), 'calling …');
   let head = '', size = 0, whole = '';
   const tell = end => {
@@ -167,14 +167,23 @@ function choose(files) {
   const top = files[0]?.path.split('/')[0] + '/';
   const folder = files.length > 0 && files.every(f => f.path.startsWith(top)) ? top : '';
   chosen = files.map(f => ({ ...f, path: f.path.slice(folder.length) }));
-  if (!chosen.length) return set($('chosen'), 'nothing was chosen');
+  told($('result'), $('told'), '');
+  if (!chosen.length) return set($('chosen'), 'fn.py, fn.js, fn.sh, or a zip or tar archive of the function');
   const size = chosen.reduce((sum, f) => sum + f.file.size, 0);
   const names = chosen.slice(0, 4).map(f => f.path).join(', ');
   set($('chosen'), `${folder}${names}${chosen.length > 4 ? `, … (${chosen.length} files)` : ''} · ${bytes(size)}`);
   const stem = (folder || (isArchive(chosen) ? chosen[0].path : '')).replace(/\.[A-Za-z]+$/, '').replace(/[^A-Za-z0-9]/g, '');
   if (stem && !$('name').value) $('name').value = stem.slice(0, 63);
   replaces();
-  say($('result'), '');
+}
+
+// What the server said: its first line, and below it the rest, such as the end of a log.
+function told(place, below, text, how) {
+  const [first, ...rest] = text.trim().split('\n');
+  say(place, first, how);
+  below.hidden = !rest.length;
+  set(below, rest.join('\n'));
+  below.scrollTop = below.scrollHeight;
 }
 
 function replaces() {
@@ -207,16 +216,17 @@ async function deploy(event) {
     if (!old.network) query.set('network', 'false');
   }
   button.disabled = true;
-  say(place, `deploying ${name} …`);
+  told(place, $('told'), `deploying ${name} …`);
   try {
     const body = isArchive(chosen) ? chosen[0].file : tar(chosen);
     const answer = await ask(`functions/${name}?${query}`, { method: 'PUT', body });
-    say(place, `${name} was deployed.\n${await answer.text()}`, 'good');
+    const urls = await answer.text();
     event.target.reset();
     choose([]);
+    told(place, $('told'), `${name} was deployed.\n${urls}`, 'good');
     say($('gone'), '');
   } catch (e) {
-    say(place, e.message, 'bad');
+    told(place, $('told'), e instanceof Refused ? e.message : `${e.message}; files that were changed have to be chosen again`, 'bad');
   } finally {
     button.disabled = false;
   }
@@ -286,5 +296,6 @@ document.addEventListener('visibilitychange', () => {
     linked('paused', '');
   } else if (!$('board').hidden) look();
 });
+choose([]);
 gate(false);
 look();

@@ -16,7 +16,7 @@ class Refused extends Error {
 
 // All that the server is asked goes this way; what it refuses is an Error with its line.
 async function ask(path, options = {}) {
-  const headers = new Headers(options.headers);
+  const headers = new Headers(options.headers), used = token;
   if (token) headers.set('authorization', 'Bearer ' + token);
   let answer;
   try {
@@ -26,7 +26,8 @@ async function ask(path, options = {}) {
   }
   if (answer.ok) return answer;
   const refused = new Refused(answer.status, await answer.text());
-  if (answer.status === 401) wantToken();
+  // Another token may have been given meanwhile.
+  if (answer.status === 401 && used === token) wantToken();
   throw refused;
 }
 
@@ -116,9 +117,9 @@ async function look() {
   if (document.hidden) return;
   const mine = looking = new AbortController(), begun = performance.now(), signal = mine.signal;
   try {
-    const [metrics, functions] = await Promise.all([
-      ask('metrics', { signal }).then(a => a.text()), ask('functions', { signal }).then(a => a.json())]);
-    const now = parse(metrics);
+    // One after the other: a wrong token is counted once, and one connection does.
+    const now = parse(await (await ask('metrics', { signal })).text());
+    const functions = await (await ask('functions', { signal })).json();
     looks = [...looks, now].slice(-LOOKS - 1);
     known = new Map(functions.map(f => [f.name, f]));
     if (now.failed !== failures) {
@@ -133,7 +134,7 @@ async function look() {
     if (e.name === 'AbortError' || mine !== looking) return;
     if (e.status === 401) return;
     linked('not connected', 'bad');
-    trouble(e.message);
+    trouble(`${e.message} (trying again)`);
   }
   // A board that takes long to answer is asked less often.
   timer = setTimeout(look, Math.max(PERIOD, 10 * (performance.now() - begun)));
@@ -156,7 +157,8 @@ function show() {
   set($('about'), `${location.hostname} · ${version}, ${backend}, ${arch} · up ${age(now.up)}`);
   document.title = `${location.hostname} · tinyFaaS`;
   set($('functions'), String(known.size));
-  set($('up'), `${handlers.filter(h => h.state === 'healthy').length} of ${handlers.length} handlers up`);
+  const are = state => handlers.filter(h => h.state === state).length, idle = are('idle');
+  set($('up'), `${are('healthy')} of ${handlers.length} handlers up${idle ? `, ${idle} idle` : ''}`);
   set($('rate'), number(all?.rate));
   set($('took'), all && all.p50 != null ? `${time(all.p50)} / ${time(all.p99)}` : '–');
   let sum = 0;
