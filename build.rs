@@ -1,5 +1,7 @@
 //! Packs what the server hands out as it is: it takes a sixth of its room in the program, and most clients take it packed.
+//! Makes the table of the runtimes that are part of the program from their folders.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Error, Result};
 use std::path::Path;
@@ -7,6 +9,14 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
+
+#[path = "src/runtimes/description.rs"]
+mod description;
+
+use description::Description;
+
+/// The folders in `runtimes` that are embedded; `go` with the feature of that name.
+const RUNTIMES: [&str; 4] = ["python3", "nodejs", "binary", "go"];
 
 /// What the status page is made of: its frame, and what is put in for each empty element of it.
 const PAGE: &str = "src/management/page/page.html";
@@ -16,6 +26,7 @@ const SCRIPTS: [&str; 2] = ["src/management/page/page.js", "src/management/page/
 fn main() -> Result<()> {
     let out = std::env::var_os("OUT_DIR").ok_or_else(|| Error::other("cargo sets OUT_DIR"))?;
     let out = Path::new(&out);
+    runtimes(out)?;
     fs::write(out.join("openapi.json.gz"), packed(read("src/management/openapi.json")?.as_bytes()))?;
     if std::env::var_os("CARGO_FEATURE_PAGE").is_some() {
         let (page, policy) = page()?;
@@ -70,4 +81,50 @@ fn insert(page: &mut String, element: &str, files: &[&str]) -> Result<String> {
 fn squeezed(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
     lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Writes `BUILT_IN`, one `Spec` for each runtime.
+fn runtimes(out: &Path) -> Result<()> {
+    let names = RUNTIMES.into_iter().filter(|name| *name != "go" || std::env::var_os("CARGO_FEATURE_GO").is_some());
+    let specs = names.map(spec).collect::<Result<Vec<_>>>()?;
+    let (count, specs) = (specs.len(), specs.concat());
+    fs::write(out.join("runtimes.rs"), format!("static BUILT_IN: [Spec; {count}] = [\n{specs}];\n"))
+}
+
+/// The expression for one runtime. What Rust writes for strings and lists of them, it reads.
+fn spec(name: &str) -> Result<String> {
+    let folder = Path::new("runtimes").join(name);
+    let file = folder.join("runtime.json");
+    let wrong = |why: String| Error::other(format!("{}: {why}", file.display()));
+    let Description { base, files, entries, install, process } =
+        Description::parse(&read(&file.display().to_string())?).map_err(wrong)?;
+    let at = std::env::current_dir()?.join(&folder);
+    let embedded = |file: &str| format!("Content::Bytes(include_bytes!({:?}))", at.join(file).display().to_string());
+    let mut text =
+        format!("    Spec {{ runtime: Runtime::literal({name:?}), dockerfile: {}, files: &[", embedded("Dockerfile"));
+    for file in &files {
+        let (mode, content) =
+            if file == "tinyfaas" { (0o755, "Content::OwnExecutable".into()) } else { (0o644, embedded(file)) };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "File {{ name: {file:?}, mode: {mode}, content: {content} }}, ");
+    }
+    let _ = write!(text, "], base: {base:?}, entries: &{entries:?}, dependencies: ");
+    match install {
+        Some(i) => {
+            let (file, when, command, what) = (i.file, i.when, i.command, i.what);
+            let _ = write!(
+                text,
+                "Some(Dependencies {{ file: {file:?}, when: When::{when:?}, install: &{command:?}, what: {what:?} }}), host: "
+            );
+        }
+        None => text.push_str("None, host: "),
+    }
+    match process {
+        Some(p) => {
+            let (program, command, env) = (p.program, p.command, p.env.into_iter().collect::<Vec<_>>());
+            let _ = writeln!(text, "Some(Host {{ program: {program:?}, command: &{command:?}, env: &{env:?} }}) }},");
+        }
+        None => text.push_str("None },\n"),
+    }
+    Ok(text)
 }

@@ -26,6 +26,7 @@ use crate::function::{Limits, Runtime};
 use crate::limits::{self, Idle};
 use crate::logging;
 use crate::quantity::{bytes, count, count_or_zero, duration};
+use crate::runtimes;
 
 /// The management API's TCP port.
 pub const MANAGEMENT_PORT: u16 = 8080;
@@ -118,6 +119,10 @@ pub struct Config {
     /// the Docker engine, unix:///path or tcp://host:port; default unix:///var/run/docker.sock
     #[argh(option, arg_name = "URL")]
     pub docker_host: Option<String>,
+
+    /// folder of runtimes besides ours, a folder each (docs/runtimes.md); read at the start
+    #[argh(option, arg_name = "DIR")]
+    pub runtimes: Option<PathBuf>,
 
     /// image to run a runtime's handlers from, ENV=IMAGE; may be repeated; default: ours, made from the base
     #[argh(option, arg_name = "ENV=IMAGE", from_str_fn(parse_runtime_image))]
@@ -408,6 +413,23 @@ impl Config {
                 "--management: whoever reaches {addr} could deploy what he likes: name a --token-file (tinyfaas token new makes \
                  tokens) or a --management-client-ca, or accept it with --insecure-management"
             ));
+        }
+        Ok(())
+    }
+
+    /// Checks that there are the runtimes that images are named for, once those of `--runtimes` are known.
+    ///
+    /// # Errors
+    /// One line that names the flag.
+    pub fn check_runtimes(&self) -> Result<(), String> {
+        for (flag, images) in [("--runtime-image", &self.runtime_image), ("--runtime-base", &self.runtime_base)] {
+            if let Some(wrong) = images.iter().find(|image| runtimes::find(image.runtime).is_none()) {
+                return Err(format!(
+                    "{flag}: there is no env {}: use {}",
+                    wrong.runtime,
+                    runtimes::choices_of_images()
+                ));
+            }
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ fn what_is_wrong_is_one_line_with_the_file_the_line_and_the_name() {
     assert!(refusal(r#"{"queue": null}"#).contains("queue is not null but N"));
     assert!(refusal(r#"{"queue": 1.5}"#).contains("queue with value '1.5'"));
     assert!(refusal(r#"{"queue": ["1"]}"#).contains("one value"));
-    assert!(refusal(r#"{"runtime-image": ["perl=x"]}"#).contains("unknown env \"perl\""));
+    assert!(refusal(r#"{"runtime-image": ["Perl=x"]}"#).contains("\"Perl\" is no env"));
     assert_eq!(refusal(r#"{"runtime-image": [7]}"#), "FILE: line 1: runtime-image is a list of strings");
     assert!(refusal(r#"{"config": "x"}"#).contains("a file cannot name another"));
     assert!(refusal(r#"{"help": true}"#).contains("no setting"));

@@ -90,10 +90,17 @@ fn a_log_filter_of_another_program_is_no_error() {
 fn images_are_given_by_runtime() {
     let config = parse(&["--runtime-image", "nodejs=a", "--runtime-base", "nodejs=b", "--runtime-image", "nodejs=c:1"]);
     let docker = config.unwrap().docker("i".into()).unwrap();
-    assert_eq!(docker.images, [(Runtime::Nodejs, "a".into()), (Runtime::Nodejs, "c:1".into())]);
-    assert_eq!(docker.bases, [(Runtime::Nodejs, "b".into())]);
-    for wrong in ["nodejs", "nodejs=", "=x", "perl=x", "nodejs=a b"] {
+    assert_eq!(docker.images, [(Runtime::NODEJS, "a".into()), (Runtime::NODEJS, "c:1".into())]);
+    assert_eq!(docker.bases, [(Runtime::NODEJS, "b".into())]);
+    for wrong in ["nodejs", "nodejs=", "=x", "Perl=x", "nodejs=a b"] {
         assert!(parse(&["--runtime-image", wrong]).unwrap_err().contains("use "), "{wrong}");
+    }
+    // Whether there is such a runtime is known once those of --runtimes are.
+    let checked = |flag: &str, value: &str| parse(&[flag, value]).unwrap().check_runtimes();
+    assert_eq!(checked("--runtime-base", "nodejs=x"), Ok(()));
+    for name in ["perl", "image"] {
+        let why = checked("--runtime-base", &format!("{name}=x")).unwrap_err();
+        assert!(why.starts_with(&format!("--runtime-base: there is no env {name}: use python3, nodejs, ")), "{why}");
     }
 }
 

@@ -38,39 +38,66 @@ impl fmt::Display for Name {
     }
 }
 
-/// What runs a function's code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Runtime {
-    /// `fn.py` with `fn(input)` or `fn(input, headers)`.
-    Python3,
-    /// A Node module that exports `(req, res) => …`.
-    Nodejs,
-    /// `fn.sh`, body on stdin, answer on stdout.
-    Binary,
+/// What runs a function's code, by its name: 1 to [`Runtime::MAX`] lower-case ASCII letters and digits, a letter first.
+///
+/// Whether there is one of that name is for [`crate::runtimes`] to say: an operator adds some, and takes them away again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Runtime {
+    /// Zeros after the name's end.
+    name: [u8; Self::MAX],
+    len: u8,
 }
 
 impl Runtime {
-    /// Every runtime there is.
-    pub const ALL: [Self; 3] = [Self::Python3, Self::Nodejs, Self::Binary];
+    /// Longest name in bytes: it becomes part of image and folder names.
+    pub const MAX: usize = 31;
+
+    /// `fn.py` with `fn(input)` or `fn(input, headers)`.
+    pub const PYTHON3: Self = Self::literal("python3");
+    /// A Node module that exports `(req, res) => …`.
+    pub const NODEJS: Self = Self::literal("nodejs");
+    /// `fn.sh`, body on stdin, answer on stdout.
+    pub const BINARY: Self = Self::literal("binary");
+    /// An image that is a handler as it is: [`Deployment::image`] names it, and no archive comes with it.
+    pub const IMAGE: Self = Self::literal("image");
+
+    /// A name that is right: for constants and the table of what is part of the program.
+    pub(crate) const fn literal(text: &str) -> Self {
+        let (bytes, mut name, mut at) = (text.as_bytes(), [0; Self::MAX], 0);
+        while at < bytes.len() {
+            name[at] = bytes[at];
+            at += 1;
+        }
+        Self { name, len: bytes.len() as u8 }
+    }
 
     /// The runtime's name, as `env` in an upload spells it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Python3 => "python3",
-            Self::Nodejs => "nodejs",
-            Self::Binary => "binary",
-        }
+    pub fn name(&self) -> &str {
+        let bytes = self.name.get(..usize::from(self.len)).unwrap_or_default();
+        // It is ASCII.
+        std::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// Takes a runtime's name from outside.
     ///
     /// # Errors
-    /// One line that names those that exist.
+    /// One line that says what a name may be.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|r| r.name() == text)
-            .ok_or_else(|| format!("unknown env {text:?}: use python3, nodejs or binary"))
+        let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+        if !first || text.len() > Self::MAX || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+            let shown: String = text.chars().take(Self::MAX).collect();
+            let most = Self::MAX;
+            return Err(format!(
+                "{shown:?} is no env: use one such as python3, 1 to {most} lower-case ASCII letters and digits"
+            ));
+        }
+        Ok(Self::literal(text))
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -114,6 +141,8 @@ pub struct Deployment {
     pub name: Name,
     /// What runs it.
     pub runtime: Runtime,
+    /// The image that its handlers are, where [`Runtime::IMAGE`] runs it: a reference as the engine takes it.
+    pub image: Option<String>,
     /// How many handlers there are.
     pub threads: usize,
     /// Environment variables of the function, as `KEY=VALUE`. Never logged: they hold secrets.

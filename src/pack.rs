@@ -34,7 +34,8 @@ pub fn write_zip(dir: &Path, mut zip: Writer<&mut dyn Write>) -> io::Result<()> 
 fn installs_dependencies(dir: &Path) -> bool {
     let mut text = Vec::new();
     let read = File::open(dir.join("package.json")).and_then(|file| file.take(MAX_PACKAGE_JSON).read_to_end(&mut text));
-    read.is_ok() && runtimes::needs_install(Runtime::Nodejs, &text)
+    let node = runtimes::find(Runtime::NODEJS).and_then(|spec| spec.dependencies.as_ref());
+    read.is_ok() && node.is_some_and(|dependencies| dependencies.are_asked_for_by(&text))
 }
 
 fn add(zip: &mut Writer<&mut dyn Write>, dir: &Path, prefix: &str, left_out: Option<&str>) -> io::Result<()> {
@@ -99,18 +100,24 @@ pub fn detect_in_zip(path: &Path, subfolder: &str, shown: &str) -> Result<Runtim
 /// # Errors
 /// One line, where that is not plain.
 pub fn detect_by(has: impl Fn(&str) -> bool, shown: &str) -> Result<Runtime, String> {
-    let specs = Runtime::ALL.map(runtimes::spec);
-    let marks = specs.iter().filter_map(|spec| Some((*spec.entries.first()?, spec.runtime)));
-    let found: Vec<_> = marks.filter(|(file, _)| has(file)).collect();
+    // An operator's runtime that wants the same file as one of ours is only had by its name.
+    let mut found: Vec<(&str, Runtime)> = Vec::new();
+    for spec in runtimes::all() {
+        let mark = spec.entries.first().filter(|mark| found.iter().all(|(other, _)| other != *mark) && has(mark));
+        found.extend(mark.map(|mark| (*mark, spec.runtime)));
+    }
     match found.as_slice() {
         [(_, runtime)] => Ok(*runtime),
         // An index.js beside a fn.py may be anything; where no mark is there it is the function.
         [] => {
-            let spec = specs.iter().find(|spec| spec.entries.iter().any(|file| has(file)));
-            spec.map(|spec| spec.runtime)
-                .ok_or_else(|| format!("{shown} has no fn.py, package.json or fn.sh at its top: is it the function?"))
+            let spec = runtimes::all().find(|spec| spec.entries.iter().any(|file| has(file)));
+            let marks = || {
+                let marks: Vec<_> = runtimes::all().filter_map(|spec| spec.entries.first().copied()).collect();
+                format!("{shown} has none of {} at its top: is it the function, and of which env?", marks.join(", "))
+            };
+            spec.map(|spec| spec.runtime).ok_or_else(marks)
         }
-        [(one, _), (two, _), ..] => Err(format!("{shown} has both {one} and {two}: say env python3, nodejs or binary")),
+        [(one, _), (two, _), ..] => Err(format!("{shown} has both {one} and {two}: say env {}", runtimes::choices())),
     }
 }
 
@@ -131,17 +138,17 @@ mod tests {
     #[test]
     fn the_runtime_shows_in_the_files() {
         let dir = folder("detect", &["fn.py"]);
-        assert_eq!(detect(&dir), Ok(Runtime::Python3));
+        assert_eq!(detect(&dir), Ok(Runtime::PYTHON3));
         fs::write(dir.join("fn.sh"), "").unwrap();
         assert!(detect(&dir).unwrap_err().contains("both fn.py and fn.sh"));
         fs::remove_file(dir.join("fn.py")).unwrap();
-        assert_eq!(detect(&dir), Ok(Runtime::Binary));
+        assert_eq!(detect(&dir), Ok(Runtime::BINARY));
         fs::remove_file(dir.join("fn.sh")).unwrap();
-        assert!(detect(&dir).unwrap_err().contains("no fn.py"));
+        assert!(detect(&dir).unwrap_err().contains("none of fn.py"));
         fs::write(dir.join("fn.mjs"), "").unwrap();
-        assert_eq!(detect(&dir), Ok(Runtime::Nodejs));
+        assert_eq!(detect(&dir), Ok(Runtime::NODEJS));
         fs::write(dir.join("fn.py"), "").unwrap();
-        assert_eq!(detect(&dir), Ok(Runtime::Python3));
+        assert_eq!(detect(&dir), Ok(Runtime::PYTHON3));
         fs::remove_dir_all(dir).unwrap();
     }
 

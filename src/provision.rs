@@ -136,17 +136,21 @@ impl Provision {
         let (from, same) = (path.to_owned(), request.clone());
         let digest = move || -> io::Result<String> {
             let mut digester = Digester::new();
-            pack(&from, &mut digester, most)?;
+            if same.image.is_none() {
+                pack(&from, &mut digester, most)?;
+            }
             Ok(digester.digest(&same.deployment(PathBuf::new())))
         };
         let digest = self.workers.unblock(digest).await.and_then(|r| r).map_err(|e| e.to_string())?;
         if self.deployer.get(&name).is_some_and(|active| active.deployment().digest == digest) {
             return Ok(Outcome::Unchanged);
         }
-        let (from, store) = (path.to_owned(), Arc::clone(&self.store));
+        let (from, store, is_image) = (path.to_owned(), Arc::clone(&self.store), request.image.is_some());
         let spool = move || -> io::Result<Spool> {
             let mut spool = store.spool()?;
-            pack(&from, &mut spool, most)?;
+            if !is_image {
+                pack(&from, &mut spool, most)?;
+            }
             spool.flush()?;
             Ok(spool)
         };

@@ -9,13 +9,14 @@ use async_executor::StaticExecutor;
 use futures_lite::FutureExt;
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 
-use crate::backend::docker::Docker;
+use crate::backend::docker::{self, Docker};
+use crate::backend::front_door::FrontDoor;
 use crate::backend::{Backend, process};
 use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::config::{BackendChoice, Config};
 use crate::config_file::{Configured, Layers, Setting};
-use crate::deploy::Deployer;
+use crate::deploy::{Deployer, Stored};
 use crate::dispatch::Dispatch;
 use crate::front;
 use crate::http_server::{self, Service};
@@ -24,6 +25,7 @@ use crate::management::{Facts, Management};
 use crate::provision::Provision;
 use crate::reactor::{self, Async, Timer};
 use crate::reload::{Reload, deploy_bounds, management_settings};
+use crate::runtimes::{self, folder::Fault};
 use crate::service_manager::ServiceManager;
 use crate::shutdown::Shutdown;
 use crate::signals::Signals;
@@ -66,6 +68,8 @@ struct Server<'a> {
     budget: Budget,
     shutdown: Shutdown,
     manager: &'a ServiceManager,
+    front_door: FrontDoor,
+    faults: Vec<Fault>,
     began: Instant,
 }
 
@@ -82,7 +86,10 @@ async fn serve(
         Signals::new([Signal::INT, Signal::TERM, Signal::HUP]).map_err(|e| format!("cannot wait for signals: {e}"))?;
     let store = Arc::new(Store::open(&config.state_dir)?);
     let workers = Workers::new();
-    let backend = choose_backend(&config, &store, &workers, executor).await?;
+    let faults = config.runtimes.as_deref().map_or_else(|| Ok(Vec::new()), runtimes::folder::load)?;
+    config.check_runtimes()?;
+    let front_door = FrontDoor::default();
+    let backend = choose_backend(&config, &store, &workers, executor, &front_door).await?;
     let buffers = Buffers::default();
     let dispatch = Arc::new(Dispatch::new(buffers.clone()));
     let bounds = deploy_bounds(&config);
@@ -97,6 +104,8 @@ async fn serve(
         budget: Budget::with_parts(BODIES, BODIES_EACH),
         shutdown: Shutdown::new(),
         manager,
+        front_door,
+        faults,
         began: Instant::now(),
     };
     server.run(&signals, store, workers, inherited, layers, settings).await
@@ -114,6 +123,7 @@ impl Server<'_> {
     ) -> Result<(), String> {
         // Before a door opens: a stored function is known from the first call on.
         let stored = self.deployer.load().await.map_err(|e| e.to_string())?;
+        self.refuse_faults(&stored)?;
         for (door, listen) in [("http", self.config.http), ("coap", self.config.coap), ("grpc", self.config.grpc)] {
             if listen.addr().is_none() {
                 inherited.none_for(door)?;
@@ -127,7 +137,9 @@ impl Server<'_> {
         if let Some(addr) = self.config.http.addr() {
             let (listener, port) = listen("http", addr, &mut inherited)?;
             let tls = tls.as_ref().filter(|_| speaks.http).map(|tls| Arc::clone(&tls.http));
-            doors.push((if tls.is_some() { "https" } else { "http" }, port));
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            doors.push((scheme, port));
+            self.front_door.opened(listener.get_ref().local_addr().map_err(|e| format!("http: {e}"))?, scheme);
             let calls = self.config.async_calls;
             let door = front::http::Front::new(Arc::clone(&self.dispatch), self.executor, calls, self.budget.clone());
             let bounds =
@@ -208,6 +220,19 @@ impl Server<'_> {
         log::info!("stopping: {signal}");
         self.stop(running).await;
         Ok(())
+    }
+
+    /// What is wrong with the operator's runtimes keeps the server from starting, so that it is seen where it was written; but not
+    /// where functions that are stored have them: the others would stay away with these at a board's next power cut.
+    fn refuse_faults(&self, stored: &Stored) -> Result<(), String> {
+        let (borne, refused): (Vec<_>, Vec<_>) =
+            self.faults.iter().partition(|fault| fault.runtime.is_some_and(|runtime| stored.have(runtime)));
+        for fault in borne {
+            log::error!("functions with an env that cannot be used do not start: {}", fault.text);
+        }
+        let texts: Vec<_> = refused.iter().map(|fault| format!("--runtimes: {}", fault.text)).collect();
+        // Each is a line as an error of its own is.
+        if texts.is_empty() { Ok(()) } else { Err(texts.join("\ntinyfaas: ")) }
     }
 
     /// The doors close, calls in flight finish within `--grace`, handlers are stopped, or left where that is wanted.
@@ -345,8 +370,12 @@ async fn choose_backend(
     store: &Store,
     workers: &Workers,
     executor: &'static StaticExecutor,
+    front_door: &FrontDoor,
 ) -> Result<Arc<dyn Backend>, String> {
-    let docker = || Docker::new(config.docker(store.instance().to_owned())?, executor, workers.clone());
+    let docker = || {
+        let config = docker::Config { front_door: front_door.clone(), ..config.docker(store.instance().to_owned())? };
+        Docker::new(config, executor, workers.clone())
+    };
     let process = || -> Result<Arc<dyn Backend>, String> {
         let config = process::Config {
             run_dir: store.run_dir(),
@@ -356,6 +385,7 @@ async fn choose_backend(
             network: config.gives_network(),
             exposed: config.exposed(),
             install_timeout: config.install_timeout,
+            front_door: front_door.clone(),
         };
         Ok(Arc::new(process::Process::new(config, executor, workers.clone())?))
     };

@@ -19,6 +19,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::function::{Deployment, Limits, Name, Origin, Runtime};
 use crate::limits;
+use crate::runtimes;
 use crate::tokens::Digest;
 use crate::wire::url::Url;
 use crate::wire::zip::path;
@@ -32,6 +33,8 @@ pub const MAX_ENV_BYTES: usize = 32 * 1024;
 pub const MAX_ENVS: usize = 512;
 /// Tokens of a function; each is compared for each call.
 pub const MAX_AUTH: usize = 64;
+/// Longest reference of an image in bytes.
+const MAX_REFERENCE: usize = 255;
 /// Prefix of the variables that we set for a handler ourselves.
 const OWN_PREFIX: &str = "TINYFAAS_";
 /// Characters of a wrong value that an error repeats.
@@ -44,6 +47,8 @@ pub struct Deploy {
     pub name: Name,
     /// What runs it.
     pub runtime: Runtime,
+    /// The image that its handlers are, where no archive comes with it.
+    pub image: Option<String>,
     /// How many handlers, 1 to [`MAX_THREADS`].
     pub threads: usize,
     /// `KEY=VALUE`, each key once.
@@ -68,6 +73,7 @@ impl Deploy {
         Deployment {
             name: self.name,
             runtime: self.runtime,
+            image: self.image,
             threads: self.threads,
             envs: self.envs,
             limits: self.limits,
@@ -99,6 +105,12 @@ pub struct Defaults {
 /// One line that names the field and what it should be. HTTP 400.
 pub fn upload(rest: &str, zip: Option<u64>, defaults: &Defaults) -> Result<Deploy, String> {
     let fields = parse(rest)?;
+    if fields.image()?.is_some() {
+        return match zip {
+            None | Some(0) => fields.deploy(defaults),
+            Some(_) => Err("zip: no archive comes with an image: leave one of them out".into()),
+        };
+    }
     match zip {
         None => Err("zip is missing: send the archive in base64".into()),
         Some(0) => Err("zip is empty: send the archive in base64".into()),
@@ -112,6 +124,9 @@ pub fn upload(rest: &str, zip: Option<u64>, defaults: &Defaults) -> Result<Deplo
 /// As [`upload`].
 pub fn upload_url(rest: &str, defaults: &Defaults) -> Result<(Deploy, Url), String> {
     let fields = parse(rest)?;
+    if fields.is_image() {
+        return Err("image: nothing is fetched for it: use /upload".into());
+    }
     let url = match &fields.url {
         None => return Err("url is missing: it has to be the http or https address of a zip archive".into()),
         Some(Scalar::Text(text)) => Url::parse(text).map_err(|why| format!("url: {why}"))?,
@@ -131,7 +146,7 @@ pub fn described(
     detect: impl FnOnce(&str) -> Result<Runtime, String>,
     defaults: &Defaults,
 ) -> Result<Deploy, String> {
-    let known = ["name", "env", "threads", "envs", "limits", "idle", "auth", "network", "subfolder_path"];
+    let known = ["name", "env", "image", "threads", "envs", "limits", "idle", "auth", "network", "subfolder_path"];
     let keys: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
     // Nobody else's clients send it: a field with a typing error would be no field.
     if let Some(key) = keys.keys().find(|key| !known.contains(&key.as_str())) {
@@ -140,7 +155,7 @@ pub fn described(
     let mut fields = parse(text)?;
     fields.name.get_or_insert_with(|| Scalar::Text(name.to_owned()));
     fields.threads.get_or_insert(Scalar::Number(1));
-    if fields.env.is_none() {
+    if fields.env.is_none() && !fields.is_image() {
         let runtime = detect(fields.subfolder()?)?;
         fields.env = Some(Scalar::Text(runtime.name().to_owned()));
     }
@@ -169,6 +184,7 @@ fn parse(rest: &str) -> Result<Fields, String> {
 struct Fields {
     name: Option<Scalar>,
     env: Option<Scalar>,
+    image: Option<Scalar>,
     threads: Option<Scalar>,
     envs: Option<List>,
     limits: Option<Limit>,
@@ -192,13 +208,40 @@ impl Fields {
         }
     }
 
+    /// Whether it is an image that is asked for, rightly or not.
+    fn is_image(&self) -> bool {
+        let named = matches!(&self.env, Some(Scalar::Text(env)) if env == Runtime::IMAGE.name());
+        self.image.is_some() && self.env.is_none() || named
+    }
+
     fn runtime(&self) -> Result<Runtime, String> {
-        let runtime = text(&self.env, "env", "python3, nodejs or binary")?;
-        Runtime::parse(&cut(runtime)).map_err(|e| format!("env: {e}"))
+        if self.is_image() {
+            return Ok(Runtime::IMAGE);
+        }
+        let runtime = text(&self.env, "env", &runtimes::choices())?;
+        runtimes::named(&cut(runtime)).map_err(|e| format!("env: {e}"))
+    }
+
+    /// The image's reference, where it is one that is asked for.
+    fn image(&self) -> Result<Option<String>, String> {
+        if !self.is_image() {
+            return match self.image {
+                None => Ok(None),
+                Some(_) => Err("image goes with the env image: leave out image, or env".into()),
+            };
+        }
+        if self.subfolder_path.is_some() {
+            return Err("subfolder_path: no archive comes with an image: leave it out".into());
+        }
+        let reference = text(&self.image, "image", "an image's reference such as example.org/hello:1")?;
+        if is_reference(reference) {
+            return Ok(Some(reference.to_owned()));
+        }
+        Err(format!("image: {:?} is no reference of an image: use one such as example.org/hello:1", cut(reference)))
     }
 
     fn deploy(self, defaults: &Defaults) -> Result<Deploy, String> {
-        let runtime = self.runtime()?;
+        let (runtime, image) = (self.runtime()?, self.image()?);
         let threads = match self.threads {
             Some(Scalar::Number(n)) if (1..=MAX_THREADS as u64).contains(&n) => n as usize,
             None => return Err(format!("threads is missing: it has to be a number from 1 to {MAX_THREADS}")),
@@ -223,6 +266,7 @@ impl Fields {
         Ok(Deploy {
             name: self.name()?,
             runtime,
+            image,
             threads,
             subfolder: subfolder.to_owned(),
             limits: match self.limits {
@@ -244,6 +288,14 @@ fn text<'a>(field: &'a Option<Scalar>, name: &str, what: &str) -> Result<&'a str
         None => Err(format!("{name} is missing: it has to be {what}")),
         Some(_) => Err(format!("{name} has to be a string: {what}")),
     }
+}
+
+/// Whether an image may be called so: nothing that could lead elsewhere in the path of a request to the engine.
+fn is_reference(text: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@".contains(&b);
+    let is_part =
+        |part: &str| part.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && part.bytes().all(known);
+    text.len() <= MAX_REFERENCE && text.split('/').all(is_part)
 }
 
 fn cut(text: &str) -> String {

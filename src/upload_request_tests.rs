@@ -31,7 +31,7 @@ fn with(field: &str, value: &str) -> Result<Deploy, String> {
 fn what_the_go_clients_send_is_understood() {
     let text = r#"{"name":"sieve","env":"nodejs","threads":4,"zip":"","envs":null,"extra":{"a":[1]}}"#;
     let deploy = upload(text, Some(1), &defaults()).unwrap();
-    assert_eq!((deploy.name.as_str(), deploy.runtime, deploy.threads), ("sieve", Runtime::Nodejs, 4));
+    assert_eq!((deploy.name.as_str(), deploy.runtime, deploy.threads), ("sieve", Runtime::NODEJS, 4));
     assert_eq!((deploy.envs.len(), deploy.limits, deploy.subfolder.as_str()), (0, defaults().limits, ""));
 
     let text = r#"{"name":"a","env":"python3","threads":1,"url":"https://h/main.zip","subfolder_path":"/x/y/",
@@ -50,9 +50,9 @@ fn each_missing_or_mistyped_field_is_named_with_what_it_should_be() {
         ("name", Some("null"), "name is missing: it has to be 1 to 63 ASCII letters and digits"),
         ("name", Some("7"), "name has to be a string: 1 to 63 ASCII letters and digits"),
         ("name", Some("\"a-b\""), "name: bad function name \"a-b\": use 1 to 63 ASCII letters and digits"),
-        ("env", None, "env is missing: it has to be python3, nodejs or binary"),
-        ("env", Some("[]"), "env has to be a string: python3, nodejs or binary"),
-        ("env", Some("\"ruby\""), "env: unknown env \"ruby\": use python3, nodejs or binary"),
+        ("env", None, "env is missing: it has to be python3, nodejs, binary, go or image"),
+        ("env", Some("[]"), "env has to be a string: python3, nodejs, binary, go or image"),
+        ("env", Some("\"ruby\""), "env: unknown env \"ruby\": use python3, nodejs, binary, go or image"),
         ("threads", None, "threads is missing: it has to be a number from 1 to 64"),
         ("threads", Some("\"2\""), "threads has to be a whole number from 1 to 64"),
         ("threads", Some("0"), "threads has to be a whole number from 1 to 64"),

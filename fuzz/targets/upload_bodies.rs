@@ -30,7 +30,7 @@ pub fn run(input: &[u8]) {
     );
     look_at(upload_request::upload(&parsed.rest, parsed.zip, &defaults()));
     look_at(upload_request::upload_url(&parsed.rest, &defaults()).map(|(deploy, _)| deploy));
-    look_at(upload_request::described(&parsed.rest, "f", |_| Ok(Runtime::Binary), &defaults()));
+    look_at(upload_request::described(&parsed.rest, "f", |_| Ok(Runtime::BINARY), &defaults()));
     if let Ok(name) = upload_request::delete(&parsed.rest) {
         assert!((1..=63).contains(&name.as_str().len()));
     }

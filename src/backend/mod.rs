@@ -4,6 +4,7 @@
 //! Health is asked by [`crate::deploy`], the same way for every backend.
 
 pub mod docker;
+pub mod front_door;
 pub mod process;
 pub mod resident;
 

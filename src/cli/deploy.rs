@@ -23,14 +23,15 @@ use crate::quantity::{self, count};
 use crate::tokens::Tokens;
 use crate::wire::zip;
 
-/// deploy a function from a folder, a zip file or a URL, and wait until it answers; prints its URLs
+/// deploy a function from a folder, a zip file, a URL or an image, and wait until it answers; prints its URLs
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "deploy",
     help_triggers("-h", "--help"),
     example = "{command_name} ./hello --threads 2 --env-var GREETING=hi --memory 64Mi\n\
-               {command_name} --url https://example.org/functions.zip --subfolder hello --name hello --env python3"
+               {command_name} --url https://example.org/functions.zip --subfolder hello --name hello --env python3\n\
+               {command_name} --image example.org/hello:1 --name hello"
 )]
 pub(super) struct Deploy {
     /// the function's folder, or a zip file of it
@@ -45,11 +46,15 @@ pub(super) struct Deploy {
     #[argh(option, arg_name = "PATH")]
     subfolder: Option<String>,
 
+    /// image that is a handler as it is (docs/runtimes.md), by its name in the server's engine; needs --name
+    #[argh(option, arg_name = "REF")]
+    image: Option<String>,
+
     /// the function's name, letters and digits; default: the folder's or the zip file's
     #[argh(option, arg_name = "NAME")]
     name: Option<String>,
 
-    /// python3, nodejs or binary; default: by the folder's files (fn.py, package.json, fn.sh)
+    /// python3, nodejs, binary, go or one of the server's own; default: by the folder's files (fn.py, package.json, fn.sh, fn.go)
     #[argh(option, arg_name = "ENV", from_str_fn(parse_env))]
     env: Option<Runtime>,
 
@@ -111,6 +116,8 @@ pub(super) struct Deploy {
 struct About<'a> {
     name: &'a str,
     env: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a str>,
     threads: usize,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     envs: &'a [String],
@@ -162,18 +169,29 @@ impl Deploy {
     pub(super) fn run(self) -> Result<(), Error> {
         let board = Board::find(self.host.as_deref(), self.ca.as_deref())?;
         let progress = Progress::new();
-        let answer = match (&self.dir, &self.url) {
-            (Some(dir), None) if self.subfolder.is_none() => {
+        let answer = match (&self.dir, &self.url, &self.image) {
+            (Some(dir), None, None) if self.subfolder.is_none() => {
                 let (about, package) = self.read(dir)?;
                 board.ask("POST", "/upload", upload(about, package))
             }
-            (Some(_), None) => return Err(Error::usage("--subfolder goes with --url: deploy that folder itself")),
-            (None, Some(url)) => {
+            (None, None, Some(_)) if self.subfolder.is_none() => {
+                let about = self.about_image()?;
+                progress.show("waiting for the handlers");
+                board.ask("POST", "/upload", Body::Bytes(about.into_bytes()))
+            }
+            (_, None, _) if self.subfolder.is_some() => {
+                return Err(Error::usage("--subfolder goes with --url: deploy that folder itself"));
+            }
+            (None, Some(url), None) => {
                 let about = self.about_url(url)?;
                 progress.show("waiting for the handlers");
                 board.ask("POST", "/uploadURL", Body::Bytes(about.into_bytes()))
             }
-            _ => return Err(Error::usage("deploy takes either a folder, or --url (see tinyfaas deploy --help)")),
+            _ => {
+                return Err(Error::usage(
+                    "deploy takes either a folder, or --url, or --image (see tinyfaas deploy --help)",
+                ));
+            }
         };
         progress.show("");
         let mut answer = answer?;
@@ -188,7 +206,7 @@ impl Deploy {
             let runtime = self.env.map_or_else(|| pack::detect(dir), Ok).map_err(Error::usage)?;
             (runtime, Package::Folder(dir.into()))
         } else {
-            let runtime = self.env.ok_or_else(|| Error::usage("a zip file needs --env python3, nodejs or binary"))?;
+            let runtime = self.env.ok_or_else(|| Error::usage("a zip file needs --env, such as python3"))?;
             (runtime, Package::Zip(open_zip(dir).map_err(unusable)?))
         };
         // `.` and `..` have no name of their own.
@@ -201,8 +219,16 @@ impl Deploy {
     fn about_url(&self, url: &str) -> Result<String, Error> {
         let last = self.subfolder.as_deref().and_then(|s| s.trim_end_matches('/').rsplit('/').next());
         let name = self.checked_name(last)?;
-        let runtime = self.env.ok_or_else(|| Error::usage("--url needs --env python3, nodejs or binary"))?;
+        let runtime = self.env.ok_or_else(|| Error::usage("--url needs --env, such as python3"))?;
         self.about(&name, runtime, Some(url))
+    }
+
+    fn about_image(&self) -> Result<String, Error> {
+        if self.env.is_some_and(|env| env != Runtime::IMAGE) {
+            return Err(Error::usage("--env is not for --image: leave one of them out"));
+        }
+        let name = self.checked_name(None)?;
+        self.about(&name, Runtime::IMAGE, None)
     }
 
     fn checked_name(&self, default: Option<&str>) -> Result<Name, Error> {
@@ -220,6 +246,7 @@ impl Deploy {
         let about = About {
             name: name.as_str(),
             env: runtime.name(),
+            image: self.image.as_deref(),
             threads: self.threads,
             envs: &self.env_var,
             limits: Limits {

@@ -256,7 +256,8 @@ mod tests {
     fn version(threads: usize) -> Arc<Active> {
         Active::new(Deployment {
             name: Name::parse("f").unwrap(),
-            runtime: Runtime::Binary,
+            runtime: Runtime::BINARY,
+            image: None,
             threads,
             envs: Vec::new(),
             auth: Vec::new(),

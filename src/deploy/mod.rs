@@ -15,6 +15,7 @@ mod supervise;
 pub use active::{Active, HandlerStatus, State};
 pub use error::DeployError;
 use left::Left;
+pub use restore::Stored;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -305,6 +306,10 @@ impl Deployer {
             let mut deployment = request.deployment(spool.path().to_owned());
             deployment.digest = spool.digest(&deployment);
             spool.seal(&deployment).map_err(|e| DeployError::disk("write the archive to", &e))?;
+            if deployment.image.is_some() {
+                // Nothing comes with it.
+                return Ok((spool, deployment));
+            }
             let mut file = File::open(spool.path()).map_err(|e| DeployError::disk("read the archive from", &e))?;
             let len = archive_len(&mut file).map_err(|e| DeployError::disk("read the archive from", &e))?;
             let mut archive = Archive::open(file, len, &bounds)?;
@@ -459,7 +464,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The file that a runtime starts with has to be there: without it every handler would only fail.
 fn check_entry<R: std::io::Read + std::io::Seek>(archive: &Archive<R>, d: &Deployment) -> Result<(), DeployError> {
-    let entries = runtimes::spec(d.runtime).entries;
+    let entries = runtimes::spec(d.runtime).map_err(|why| DeployError::new(422, why))?.entries;
     for file in entries {
         if archive.has_file(&d.subfolder, file)? {
             return Ok(());

@@ -9,7 +9,7 @@ use super::supervise::BackOff;
 use super::{Active, Busy, DeployError, Deployer, health};
 use crate::backend::{BackendErrorKind, Found};
 use crate::dispatch::Handler;
-use crate::function::{Deployment, Name};
+use crate::function::{Deployment, Name, Runtime};
 use crate::reactor::Timer;
 
 /// How long a handler that still runs may take to say that it is well: it may be busy with a call.
@@ -21,6 +21,13 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Functions that were deployed when the runtime last ran, not yet [restored](Deployer::restore).
 pub struct Stored(Vec<Arc<Active>>);
+
+impl Stored {
+    /// Whether one of them has this runtime.
+    pub fn have(&self, runtime: Runtime) -> bool {
+        self.0.iter().any(|active| active.deployment().runtime == runtime)
+    }
+}
 
 impl Deployer {
     /// Reads what is stored. From now on calls of these functions wait for handlers, within their deadline.

@@ -223,7 +223,8 @@ impl Stage {
         writer.file("fn.sh", 0o755, &mut content.as_bytes()).unwrap();
         let request = Deploy {
             name: Name::parse(name).unwrap(),
-            runtime: Runtime::Binary,
+            runtime: Runtime::BINARY,
+            image: None,
             threads,
             envs: Vec::new(),
             limits: Limits { queue: *lock(&self.queue), ..limits() },

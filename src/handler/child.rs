@@ -14,12 +14,14 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::connection::Invocation;
 use crate::wire::http1::Framing;
 
-/// How a function's `fn.sh` is started.
+/// How a function's program is started.
 pub(super) enum Program {
     /// By the kernel: it is executable and says what runs it.
     Direct,
     /// As `sh fn.sh`.
     Shell,
+    /// By this command line.
+    Command(Box<[String]>),
 }
 
 impl Program {
@@ -56,6 +58,12 @@ impl Program {
             Self::Shell => {
                 let mut command = Command::new("sh");
                 command.arg("fn.sh");
+                command
+            }
+            Self::Command(words) => {
+                let (program, args) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+                let mut command = Command::new(program);
+                command.args(args);
                 command
             }
         };

@@ -1,6 +1,7 @@
 //! The handler of `binary` functions: each call runs `fn.sh` once, the body on its stdin, its stdout the answer.
 //!
 //! `tinyfaas handler` runs this inside a container or as a child process; no other part of the program is at work then.
+//! `tinyfaas handler PROGRAM ARG...` runs that in place of `fn.sh`: an operator's runtime needs no handler of its own.
 //! Blocking sockets and one thread a connection, with small stacks: an idle one takes a quarter of what an executor would.
 //! [`connection`] reads requests, [`exchange`] moves the bytes of one call, [`child`] is the process that answers it.
 
@@ -52,7 +53,7 @@ struct Shared {
 /// Runs the handler until SIGTERM ends the process, at once and with status 0. Returns only when it could not start,
 /// after one line on standard error.
 ///
-/// Reads `TINYFAAS_SOCKET`, `TINYFAAS_FUNCTION_DIR` and `TINYFAAS_CONCURRENCY`; takes no arguments.
+/// Reads `TINYFAAS_SOCKET`, `TINYFAAS_FUNCTION_DIR` and `TINYFAAS_CONCURRENCY`; the arguments are the command to run.
 pub fn run(args: &[String]) -> ExitCode {
     match start(args) {
         Ok(never) => match never {},
@@ -64,13 +65,13 @@ pub fn run(args: &[String]) -> ExitCode {
 }
 
 fn start(args: &[String]) -> Result<Infallible, String> {
-    if let Some(arg) = args.first() {
-        return Err(format!("handler takes no argument such as {arg:?}: its settings are in the environment"));
-    }
     let folder = std::env::var_os("TINYFAAS_FUNCTION_DIR").map_or_else(|| PathBuf::from("/fn"), PathBuf::from);
     // Each child inherits it: that is cheaper than to set it for every one.
     std::env::set_current_dir(&folder).map_err(|e| format!("cannot enter the function's folder {folder:?}: {e}"))?;
-    let program = child::Program::find(Path::new("fn.sh"))?;
+    let program = match args {
+        [] => child::Program::find(Path::new("fn.sh"))?,
+        command => child::Program::Command(command.into()),
+    };
     let shared = Arc::new(Shared {
         program,
         children: Children::default(),

@@ -12,7 +12,9 @@ use crate::quantity;
 #[derive(Serialize)]
 struct Shown<'a> {
     name: &'a str,
-    env: &'static str,
+    env: &'a str,
+    /// What its handlers are, where no archive is run.
+    image: Option<&'a str>,
     threads: usize,
     digest: &'a str,
     state: &'static str,
@@ -59,6 +61,7 @@ pub(super) fn object(active: &Active, networked: bool) -> Vec<u8> {
     let shown = Shown {
         name: deployment.name.as_str(),
         env: deployment.runtime.name(),
+        image: deployment.image.as_deref(),
         threads: deployment.threads,
         digest: &deployment.digest,
         state: active.state().name(),

@@ -143,7 +143,11 @@ impl Management {
         let envs: Result<Vec<_>, _> = fields.map(|(_, value)| String::from_utf8(value.to_vec())).collect();
         let envs = envs.map_err(|_| bad(format!("{ENV_FIELD} is not UTF-8")))?;
         let put = upload_request::put(name, query, envs, &settings.defaults).map_err(bad)?;
-        let spool = receive::archive(body, &self.store, &self.workers, settings.max_upload).await?;
+        let spool = if put.is_image() {
+            receive::nothing(body, &self.store, &self.workers).await?
+        } else {
+            receive::archive(body, &self.store, &self.workers, settings.max_upload).await?
+        };
         let runtime = match put.runtime {
             Some(runtime) => runtime,
             None => {

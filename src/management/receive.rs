@@ -64,6 +64,19 @@ pub(super) async fn archive(
     work.or(send).await
 }
 
+/// A new spool for a deployment that comes without an archive; the body has to be empty.
+pub(super) async fn nothing(
+    body: &mut RequestBody<'_>,
+    store: &Arc<Store>,
+    workers: &Workers,
+) -> Result<Spool, DeployError> {
+    if body.read(&mut [0]).await.map_err(|e| DeployError::new(400, e.to_string()))? > 0 {
+        return Err(DeployError::new(400, "no archive comes with an image: leave the body empty, or image out"));
+    }
+    let store = Arc::clone(store);
+    workers.unblock(move || store.spool()).await.and_then(|r| r).map_err(|e| disk(&e))
+}
+
 /// Stores a download of at most the bytes it was opened with in a new spool.
 pub(super) async fn download(
     mut download: Download,

@@ -47,6 +47,9 @@ struct Meta {
     /// Whether its handlers have no network; absent where they have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     no_network: bool,
+    /// Absent where an archive is run, not an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
     /// Whether it came from the folder of functions; absent where it did not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     provisioned: bool,
@@ -149,6 +152,7 @@ impl Meta {
             idle_ms: d.idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
             auth: d.auth.iter().map(ToString::to_string).collect(),
             no_network: !d.network,
+            image: d.image.clone(),
             provisioned: d.origin == Origin::Folder,
         }
     }
@@ -157,6 +161,7 @@ impl Meta {
         Ok(Deployment {
             name: Name::parse(&self.name)?,
             runtime: Runtime::parse(&self.env)?,
+            image: self.image,
             threads: self.threads.max(1),
             envs: self.envs,
             limits: Limits {

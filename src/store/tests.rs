@@ -25,7 +25,8 @@ impl Drop for Dir {
 pub(super) fn deployment(name: &str) -> Deployment {
     Deployment {
         name: Name::parse(name).unwrap(),
-        runtime: Runtime::Binary,
+        runtime: Runtime::BINARY,
+        image: None,
         threads: 3,
         envs: vec!["KEY=a secret".into()],
         limits: Limits {

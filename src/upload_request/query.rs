@@ -18,6 +18,11 @@ impl Put {
         &self.deploy.subfolder
     }
 
+    /// Whether an image is deployed, without an archive.
+    pub fn is_image(&self) -> bool {
+        self.deploy.image.is_some()
+    }
+
     /// The deployment, with what runs it.
     pub fn deploy(self, runtime: Runtime) -> Deploy {
         Deploy { runtime, ..self.deploy }
@@ -41,6 +46,7 @@ pub fn put(name: &str, query: &str, envs: Vec<String>, defaults: &Defaults) -> R
         let place = match (limit, key.as_str()) {
             (Some(limit), _) => limit,
             (_, "env") => &mut fields.env,
+            (_, "image") => &mut fields.image,
             (_, "threads") => &mut fields.threads,
             (_, "idle") => &mut fields.idle,
             (_, "network") => &mut fields.network,
@@ -51,7 +57,7 @@ pub fn put(name: &str, query: &str, envs: Vec<String>, defaults: &Defaults) -> R
             }
             (_, "auth") => continue,
             _ => {
-                let known = "env, threads, idle, network, subfolder_path, auth";
+                let known = "env, image, threads, idle, network, subfolder_path, auth";
                 return Err(format!("{:?} is unknown: there are {known}, {}", cut(&key), LIMITS.join(", ")));
             }
         };
@@ -68,9 +74,10 @@ pub fn put(name: &str, query: &str, envs: Vec<String>, defaults: &Defaults) -> R
         Scalar::Text(text) => text.parse().map_or(Scalar::Other, Scalar::Flag),
         _ => Scalar::Other,
     });
-    let runtime = if fields.env.is_some() { Some(fields.runtime()?) } else { None };
+    let said = fields.env.is_some() || fields.is_image();
+    let runtime = if said { Some(fields.runtime()?) } else { None };
     // Another takes its place where none was said.
-    fields.env = Some(Scalar::Text(runtime.unwrap_or(Runtime::Binary).name().to_owned()));
+    fields.env = Some(Scalar::Text(runtime.unwrap_or(Runtime::BINARY).name().to_owned()));
     fields.limits = Some(Limit::Fields(limits));
     fields.auth = Some(List::Texts(auth));
     fields.envs = Some(List::Texts(envs.into_iter().map(Scalar::Text).collect()));
@@ -90,20 +97,20 @@ mod tests {
         let put = |query: &str| put("f", query, vec!["A=b c".into()], &defaults());
         let plain = put("").unwrap();
         assert_eq!((plain.runtime, plain.subfolder()), (None, ""));
-        let deploy = plain.deploy(Runtime::Nodejs);
-        assert_eq!((deploy.name.as_str(), deploy.runtime, deploy.threads), ("f", Runtime::Nodejs, 1));
+        let deploy = plain.deploy(Runtime::NODEJS);
+        assert_eq!((deploy.name.as_str(), deploy.runtime, deploy.threads), ("f", Runtime::NODEJS, 1));
         assert_eq!((&deploy.envs[..], &deploy.limits), (&["A=b c".to_owned()][..], &defaults().limits));
         let query = "env=python3&threads=3&memory=64Mi&timeout=5s&queue=0&idle=5m&subfolder_path=a%2Fb";
         let full = put(query).unwrap();
-        assert_eq!((full.runtime, full.subfolder()), (Some(Runtime::Python3), "a/b"));
-        let deploy = full.deploy(Runtime::Python3);
+        assert_eq!((full.runtime, full.subfolder()), (Some(Runtime::PYTHON3), "a/b"));
+        let deploy = full.deploy(Runtime::PYTHON3);
         assert_eq!((deploy.threads, deploy.idle, deploy.origin), (3, Some(Duration::from_secs(300)), Origin::Upload));
         let limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(5), queue: 0, ..defaults().limits };
         assert_eq!(deploy.limits, limits);
         let digest = "ab".repeat(32);
-        let auth = put(&format!("auth={digest}&auth={digest}")).unwrap().deploy(Runtime::Binary).auth;
+        let auth = put(&format!("auth={digest}&auth={digest}")).unwrap().deploy(Runtime::BINARY).auth;
         assert_eq!(auth.len(), 2);
-        let network = |query: &str| put(query).unwrap().deploy(Runtime::Binary).network;
+        let network = |query: &str| put(query).unwrap().deploy(Runtime::BINARY).network;
         assert_eq!((network(""), network("network=true"), network("network=false")), (true, true, false));
     }
 
@@ -111,11 +118,11 @@ mod tests {
     fn a_query_that_is_wrong_says_what_would_be_right() {
         let why = |query: &str| put("f", query, Vec::new(), &defaults()).unwrap_err();
         for (query, expected) in [
-            ("thread=1", "\"thread\" is unknown: there are env, threads"),
+            ("thread=1", "\"thread\" is unknown: there are env, image, threads"),
             ("threads=0", "threads has to be a whole number"),
             ("threads=x", "threads has to be a whole number"),
-            ("env=rust", "use python3, nodejs or binary"),
-            ("env=", "use python3, nodejs or binary"),
+            ("env=rust", "use python3, nodejs, binary"),
+            ("env=", "use python3, nodejs, binary"),
             ("env=binary&env=binary", "env is there twice"),
             ("memory=1", "limits.memory"),
             ("idle=%zz", "broken percent escape"),

@@ -15,7 +15,7 @@ use super::board::{Backend, Board};
 use super::runtimes::{Client, Handler, PATIENCE};
 
 fn start(script: &str, env: &[(&str, &str)]) -> Handler {
-    let mut handler = Handler::spawn(Runtime::Binary, &[("fn.sh", script)], env);
+    let mut handler = Handler::spawn(Runtime::BINARY, &[("fn.sh", script)], env);
     handler.wait_for("the handler listens", |h| UnixStream::connect(h.folder.0.join("s")).is_ok());
     handler
 }
@@ -103,7 +103,7 @@ fn as_many_scripts_run_at_once_as_may_and_no_more() {
     let script = "mkdir run/$$\nwhile [ \"$(ls run | wc -l)\" -lt 4 ] && [ ! -e met ]; do sleep 0.01; done\n\
                   : > met\nls run | wc -l\nrmdir run/$$\n";
     let files = [("fn.sh", script), ("run/.keep", "")];
-    let mut handler = Handler::spawn(Runtime::Binary, &files, &[("TINYFAAS_CONCURRENCY", "4")]);
+    let mut handler = Handler::spawn(Runtime::BINARY, &files, &[("TINYFAAS_CONCURRENCY", "4")]);
     handler.wait_for("the handler listens", |h| UnixStream::connect(h.folder.0.join("s")).is_ok());
     let handler = &handler;
     thread::scope(|scope| {

@@ -54,7 +54,7 @@ fn every_wrong_field_is_named_and_nothing_is_left() {
         (json(r#""""#, good.1, r#","threads":1"#), "name"),
         (json(&long, good.1, r#","threads":1"#), "name"),
         (json("7", good.1, r#","threads":1"#), "name"),
-        (json(good.0, r#""cobol""#, r#","threads":1"#), "python3, nodejs or binary"),
+        (json(good.0, r#""cobol""#, r#","threads":1"#), "python3, nodejs, binary, go or image"),
         (json(good.0, good.1, r#","threads":0"#), "threads"),
         (json(good.0, good.1, r#","threads":65"#), "threads"),
         (json(good.0, good.1, r#","threads":"many""#), "threads"),

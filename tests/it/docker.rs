@@ -87,7 +87,10 @@ impl Bench {
 
     fn on_base_config(&self) -> Config {
         let mut config = self.config();
-        config.bases.extend(Runtime::ALL.map(|runtime| (runtime, format!("tinyfaas-test/{runtime}"))));
+        config.bases.extend(
+            [Runtime::PYTHON3, Runtime::NODEJS, Runtime::BINARY]
+                .map(|runtime| (runtime, format!("tinyfaas-test/{runtime}"))),
+        );
         config
     }
 
@@ -101,7 +104,7 @@ impl Bench {
     /// The settings of a backend whose `binary` functions run in the complete image `image`.
     fn with_image(&self, image: &str) -> Config {
         let mut config = self.config();
-        config.images.push((Runtime::Binary, image.into()));
+        config.images.push((Runtime::BINARY, image.into()));
         config
     }
 
@@ -131,6 +134,7 @@ impl Bench {
         let mut deployment = Deployment {
             name: Name::parse(name).unwrap(),
             runtime,
+            image: None,
             threads: 1,
             envs: vec!["GREETING=hello".into()],
             limits: Limits {

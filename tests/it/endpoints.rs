@@ -89,7 +89,7 @@ fn what_is_put_and_no_function_is_refused_and_leaves_nothing() {
         ("/functions/f", &large_tar, 413, "--max-upload"),
         ("/functions/f", &zip[..zip.len() - 9], 422, ""),
         ("/functions/f", &tar[..700], 422, "not a whole tar archive"),
-        ("/functions/f", &both, 422, "say env python3, nodejs or binary"),
+        ("/functions/f", &both, 422, "say env python3, nodejs, binary"),
         ("/functions/f?env=nodejs", &zip, 422, "needs"),
         ("/functions/f?environment=x", &zip, 400, "unknown"),
         ("/functions/f?subfolder_path=nowhere", &zip, 422, ""),

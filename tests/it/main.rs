@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;
+mod added_runtimes;
 mod attacks;
 mod binary_handler;
 mod board;
@@ -27,6 +28,8 @@ mod failures;
 mod fake_handler;
 mod first_function;
 mod floods;
+mod function_calls;
+mod go_functions;
 mod grpc;
 mod grpc_connections;
 mod grpc_door;
@@ -39,6 +42,7 @@ mod grpc_raw;
 mod http_strict;
 mod idle;
 mod image;
+mod image_functions;
 mod kills;
 mod limits;
 mod load;

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tinyfaas::function::Runtime;
-use tinyfaas::runtimes::{Content, spec};
+use tinyfaas::runtimes::{Content, find};
 
 /// How long anything may take before a test fails; the machine may be busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,21 +50,22 @@ impl Drop for Folder {
 
 /// The command that the table of runtimes gives for the host, with the handler's files in `folder`.
 fn command(runtime: Runtime, folder: &Path) -> Command {
-    let spec = spec(runtime);
+    let spec = find(runtime).unwrap();
+    let host = spec.host.as_ref().unwrap();
     for file in spec.files {
         if let Content::Bytes(bytes) = file.content {
             std::fs::write(folder.join(file.name), bytes).unwrap();
         }
     }
     let fill = |word: &str| {
-        word.replace("{interpreter}", spec.host.interpreter)
-            .replace("{program}", folder.to_str().unwrap())
+        word.replace("{program}", host.program)
+            .replace("{folder}", folder.to_str().unwrap())
             .replace("{self}", env!("CARGO_BIN_EXE_tinyfaas"))
     };
-    let (program, args) = spec.host.command.split_first().unwrap();
+    let (program, args) = host.command.split_first().unwrap();
     let mut command = Command::new(fill(program));
     command.args(args.iter().map(|arg| fill(arg)));
-    command.envs(spec.env.iter().copied());
+    command.envs(host.env.iter().copied());
     command
 }
 
@@ -292,17 +293,17 @@ impl Client {
 /// What each runtime's echo is: body back as it came, text after `fail` an error, `slow` on the way.
 const ECHO: [(Runtime, &str, &str); 3] = [
     (
-        Runtime::Python3,
+        Runtime::PYTHON3,
         "fn.py",
         "import time\ndef fn(input):\n    if input and input.startswith('fail'): raise ValueError(input)\n    return input\n",
     ),
     (
-        Runtime::Nodejs,
+        Runtime::NODEJS,
         "index.js",
         "module.exports = async (req, res) => {\n  if (req.body.startsWith('fail')) throw new Error(req.body);\n  res.send(req.rawBody);\n};\n",
     ),
     (
-        Runtime::Binary,
+        Runtime::BINARY,
         "fn.sh",
         "read -r line || [ -n \"$line\" ] || exit 0\ncase $line in fail*) echo \"$line\" >&2; exit 3;; esac\nprintf '%s\\n' \"$line\"\ncat\n",
     ),
@@ -319,7 +320,7 @@ fn each_echo(check: impl Fn(Runtime, &mut Handler)) {
 /// As [`each_echo`], with `cat` for the binary runtime: any bytes come back.
 fn each_exact_echo(check: impl Fn(Runtime, &mut Handler)) {
     for (runtime, file, text) in ECHO {
-        let text = if runtime == Runtime::Binary { "exec cat" } else { text };
+        let text = if runtime == Runtime::BINARY { "exec cat" } else { text };
         check(runtime, &mut Handler::start(runtime, &[(file, text)]));
     }
 }
@@ -353,7 +354,7 @@ fn anyone_may_connect_to_the_socket_and_a_stale_one_is_replaced() {
         handler.wait_for("anyone may connect", |h| mode(&h.folder.0.join("s")) == 0o666);
         // The socket's file outlives a handler: a second one in its place has to start all the same.
         handler.terminate();
-        assert!(socket.exists() || runtime == Runtime::Nodejs, "{runtime}");
+        assert!(socket.exists() || runtime == Runtime::NODEJS, "{runtime}");
         let mut command = command(runtime, &handler.folder.0);
         command.env("TINYFAAS_SOCKET", &socket).env("TINYFAAS_FUNCTION_DIR", handler.folder.0.join("fn"));
         handler.child = command.spawn().unwrap();
@@ -477,9 +478,9 @@ fn a_body_of_20_mib_comes_back() {
 #[test]
 fn sigterm_ends_it_at_once_with_a_call_under_way() {
     let busy = [
-        (Runtime::Python3, "fn.py", "def fn(input):\n    print('busy')\n    while True: pass\n"),
-        (Runtime::Nodejs, "index.js", "module.exports = () => { require('fs').writeSync(1, 'busy\\n'); for (;;); };\n"),
-        (Runtime::Binary, "fn.sh", "echo busy >&2; sleep 1000"),
+        (Runtime::PYTHON3, "fn.py", "def fn(input):\n    print('busy')\n    while True: pass\n"),
+        (Runtime::NODEJS, "index.js", "module.exports = () => { require('fs').writeSync(1, 'busy\\n'); for (;;); };\n"),
+        (Runtime::BINARY, "fn.sh", "echo busy >&2; sleep 1000"),
     ];
     for (runtime, file, text) in busy {
         let mut handler = Handler::start(runtime, &[(file, text)]);
@@ -494,12 +495,12 @@ fn sigterm_ends_it_at_once_with_a_call_under_way() {
 #[test]
 fn a_function_that_does_not_load_ends_the_handler_with_its_reason() {
     for (runtime, files, reason) in [
-        (Runtime::Python3, &[("fn.py", "import nothing_of_that_name\n")][..], "nothing_of_that_name"),
-        (Runtime::Python3, &[("fn.py", "def other(): pass\n")], "no function fn"),
-        (Runtime::Nodejs, &[("index.js", "require('nothing-of-that-name')\n")], "nothing-of-that-name"),
-        (Runtime::Nodejs, &[("index.js", "module.exports = 3\n")], "exports no function"),
-        (Runtime::Nodejs, &[("readme", "")], "no module"),
-        (Runtime::Binary, &[("readme", "")], "fn.sh"),
+        (Runtime::PYTHON3, &[("fn.py", "import nothing_of_that_name\n")][..], "nothing_of_that_name"),
+        (Runtime::PYTHON3, &[("fn.py", "def other(): pass\n")], "no function fn"),
+        (Runtime::NODEJS, &[("index.js", "require('nothing-of-that-name')\n")], "nothing-of-that-name"),
+        (Runtime::NODEJS, &[("index.js", "module.exports = 3\n")], "exports no function"),
+        (Runtime::NODEJS, &[("readme", "")], "no module"),
+        (Runtime::BINARY, &[("readme", "")], "fn.sh"),
     ] {
         let mut handler = Handler::spawn(runtime, files, &[]);
         assert!(!handler.exit().success(), "{runtime}");

@@ -5,6 +5,7 @@
 //! transport and its errors, and are read here.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use bollard::errors::Error;
 use bollard::{BollardRequest, body_full};
@@ -170,6 +171,37 @@ pub struct Network {
     pub name: String,
 }
 
+/// A network as it is looked at by itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct InspectedNetwork {
+    driver: Option<String>,
+    #[serde(rename = "IPAM")]
+    ipam: Option<Ipam>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ipam {
+    config: Option<Vec<Subnet>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Subnet {
+    gateway: Option<IpAddr>,
+}
+
+impl InspectedNetwork {
+    /// The address of the engine's machine in it, by IPv4 where there is one. Other networks than bridges have gateways elsewhere.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        self.ipam.as_ref().filter(|_| self.driver.as_deref() == Some("bridge")).and_then(|ipam| {
+            let all = || ipam.config.iter().flatten().filter_map(|subnet| subnet.gateway);
+            all().find(IpAddr::is_ipv4).or_else(|| all().next())
+        })
+    }
+}
+
 /// The engine's words for a refusal.
 #[derive(Deserialize)]
 struct Refusal {
@@ -227,6 +259,18 @@ mod tests {
         for none in [null, empty] {
             assert_eq!((none.name(), none.label("x"), none.published(1)), (None, None, None));
             assert!(!none.mounts("") && none.addresses().next().is_none());
+        }
+    }
+
+    #[test]
+    fn only_a_bridge_has_us_for_a_gateway() {
+        let gateway = |text: &str| serde_json::from_str::<InspectedNetwork>(text).unwrap().gateway();
+        let bridge = r#"{"Name":"n","Driver":"bridge","IPAM":{"Driver":"default","Config":[{"Subnet":"fd00::/64",
+            "Gateway":"fd00::1"},{"Subnet":"172.18.0.0/16","Gateway":"172.18.0.1"}]},"Containers":{}}"#;
+        assert_eq!(gateway(bridge), "172.18.0.1".parse().ok());
+        assert_eq!(gateway(&bridge.replace("\"bridge\"", "\"macvlan\"")), None);
+        for none in [r#"{"Driver":"bridge"}"#, r#"{"Driver":"bridge","IPAM":{"Config":null}}"#, "{}"] {
+            assert_eq!(gateway(none), None);
         }
     }
 

@@ -19,7 +19,7 @@ use super::ask::{Container, filtered};
 use super::engine::{Fault, one_line};
 use super::whole::whole;
 use super::{Config, Inner, Network, Reach, cgroup, files, image, labels, network, transport};
-use crate::backend::{BackendError, BackendErrorKind, Started};
+use crate::backend::{BackendError, BackendErrorKind, Started, front_door};
 use crate::function::Deployment;
 use crate::net::Address;
 
@@ -161,13 +161,13 @@ async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Resu
         return Err(BackendError { kind: BackendErrorKind::Function, text: text.into() }.into());
     }
     let network = async { network::ensure(inner).await.map_err(BackendError::from) };
-    let (source, ()) = future::try_zip(image::source(inner, deployment), network).await?;
+    let (source, gateway) = future::try_zip(image::source(inner, deployment), network).await?;
     let folder = if inner.uses_socket() { socket_folder(&inner.config, name) } else { None };
     if let Some(folder) = &folder {
         make_folder(folder)
             .map_err(|e| machine(&format!("cannot make the handler's folder {}: {e}", folder.display())))?;
     }
-    let mut body = body(inner, deployment, folder.as_deref());
+    let mut body = body(inner, deployment, folder.as_deref(), gateway);
     body.image = Some(source.image);
     if source.send_files && inner.config.is_read_only() {
         // A volume can be filled before the start even where the root is read-only.
@@ -193,15 +193,17 @@ async fn create(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Resu
     Ok(created.id)
 }
 
-fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> ContainerCreateBody {
+fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>, gateway: Option<IpAddr>) -> ContainerCreateBody {
     let config = &inner.config;
     let mut env = deployment.envs.clone();
-    let ours = |env: &str| env.split('=').next().is_some_and(|name| name == ENV_SOCKET || name == ENV_CONCURRENCY);
+    let ours = [ENV_SOCKET, ENV_CONCURRENCY, front_door::VARIABLE];
+    let ours = |env: &str| env.split('=').next().is_some_and(|name| ours.contains(&name));
     env.retain(|e| !ours(e));
     env.push(format!("{ENV_CONCURRENCY}={}", deployment.limits.concurrency));
     if folder.is_some() {
         env.push(format!("{ENV_SOCKET}={SOCKET_FOLDER}/{SOCKET}"));
     }
+    env.extend(front_door(inner, deployment, gateway).map(|url| format!("{}={url}", front_door::VARIABLE)));
     let mut host = host_config(inner);
     if !deployment.network {
         host.network_mode = Some(NO_NETWORK.into());
@@ -230,7 +232,7 @@ fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> Contai
         host.port_bindings = Some(HashMap::from([(PORT_KEY.to_string(), Some(vec![binding]))]));
     }
     let mut labels = labels::of_deployment(config, deployment);
-    let program = if config.image(deployment.runtime).is_some() { labels::FOREIGN } else { labels::OWN };
+    let program = if is_foreign(config, deployment) { labels::FOREIGN } else { labels::OWN };
     labels.insert(labels::HANDLER.into(), program.into());
     labels.insert(labels::RUN.into(), inner.run.clone());
     ContainerCreateBody {
@@ -240,6 +242,16 @@ fn body(inner: &Inner, deployment: &Deployment, folder: Option<&Path>) -> Contai
         exposed_ports: inner.is_remote().then(|| vec![PORT_KEY.to_string()]),
         host_config: Some(host),
         ..Default::default()
+    }
+}
+
+/// The URL of our HTTP front door from inside the container; an engine on another machine has no gateway to ours.
+fn front_door(inner: &Inner, deployment: &Deployment, gateway: Option<IpAddr>) -> Option<String> {
+    let door = &inner.config.front_door;
+    match &inner.config.network {
+        _ if !deployment.network || !inner.config.engine.is_local() => None,
+        Network::Named(name) if name == "host" => door.here(),
+        _ => door.by(gateway?),
     }
 }
 
@@ -287,9 +299,14 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     if rustix::process::geteuid().is_root() { chown(folder, Some(owner.uid), Some(owner.gid)) } else { Ok(()) }
 }
 
+/// Whether the handler's program is not known to be ours: it may know only the contract's TCP port.
+fn is_foreign(config: &Config, deployment: &Deployment) -> bool {
+    deployment.image.is_some() || config.image(deployment.runtime).is_some()
+}
+
 /// Where the handler listens, if there is no doubt of it and the engine needs not be asked: ours in the folder that it was given.
 fn known_address(inner: &Inner, deployment: &Deployment, id: &str) -> Option<Address> {
-    let no_other = inner.config.reach == Reach::Socket || inner.config.image(deployment.runtime).is_none();
+    let no_other = inner.config.reach == Reach::Socket || !is_foreign(&inner.config, deployment);
     let folder = socket_folder(&inner.config, id).filter(|_| inner.uses_socket() && no_other)?;
     Some(Address::Unix(folder.join(SOCKET)))
 }

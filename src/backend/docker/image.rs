@@ -1,12 +1,11 @@
 //! Images: each runtime's, built once an engine, and those of functions with dependencies.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use bollard::query_parameters::{BuildImageOptions, RemoveImageOptions};
+use bollard::query_parameters::{BuildImageOptions, CreateImageOptions, RemoveImageOptions};
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use tar::{Builder, Header};
@@ -35,6 +34,9 @@ pub struct Source {
 /// # Errors
 /// The archive or our own executable cannot be read.
 pub async fn source(inner: &Inner, deployment: &Deployment) -> Result<Source, BackendError> {
+    if let Some(image) = &deployment.image {
+        return Ok(Source { image: image.clone(), send_files: false });
+    }
     if install::needed(inner, deployment).await? {
         return Ok(Source { image: function_tag(&inner.config, deployment), send_files: false });
     }
@@ -46,6 +48,9 @@ pub async fn source(inner: &Inner, deployment: &Deployment) -> Result<Source, Ba
 /// # Errors
 /// With the log's tail where a build or an installation failed.
 pub async fn prepare(inner: &Arc<Inner>, deployment: &Deployment) -> Result<(), BackendError> {
+    if let Some(image) = &deployment.image {
+        return if exists(inner, image).await? { Ok(()) } else { pull(inner, image).await };
+    }
     let runtime = ensure_runtime(inner, deployment.runtime).await?;
     if install::needed(inner, deployment).await? && !exists(inner, &function_tag(&inner.config, deployment)).await? {
         install::run(inner, deployment, &runtime).await?;
@@ -92,6 +97,33 @@ pub fn function_tag(config: &Config, deployment: &Deployment) -> String {
     format!("tinyfaas-fn-{name}:{digest}-{}", config.instance)
 }
 
+/// Has the engine get an image from where its name says.
+///
+/// # Errors
+/// The engine's own reason, and what else can be done. It is the user who named it.
+async fn pull(inner: &Inner, image: &str) -> Result<(), BackendError> {
+    log::info!("the engine is to pull the image {image}");
+    // Without a tag an engine would pull all there are.
+    let last = image.rsplit('/').next().unwrap_or_default();
+    let tag = if last.contains([':', '@']) { None } else { Some("latest".to_string()) };
+    let options = CreateImageOptions { from_image: Some(image.to_string()), tag, ..Default::default() };
+    let pulled = async {
+        inner.engine.negotiate(inner.config.call_timeout).await?;
+        let mut items = inner.engine.items(Box::pin(inner.engine.client.create_image(Some(options), None, None)));
+        while items.next(inner.config.transfer_timeout).await?.is_some() {}
+        Ok(())
+    };
+    pulled.await.map_err(|fault| match fault {
+        Fault::Refused(_, why) => BackendError {
+            kind: BackendErrorKind::Function,
+            text: format!(
+                "the image {image} is not on the engine and cannot be pulled: load it (docker load -i FILE) ({why})"
+            ),
+        },
+        other => other.into(),
+    })
+}
+
 async fn exists(inner: &Inner, image: &str) -> Result<bool, Fault> {
     match inner.ask::<IgnoredAny>(format!("/images/{image}/json")).await {
         Ok(_) => Ok(true),
@@ -112,11 +144,11 @@ pub async fn runtime_tag(inner: &Inner, runtime: Runtime) -> Result<String, Back
     if let Some((_, tag)) = tags.iter().find(|(r, _)| *r == runtime) {
         return Ok(tag.clone());
     }
-    let spec = spec(runtime);
+    let spec = known(runtime)?;
     let base = inner.config.base(runtime).unwrap_or(spec.base).to_string();
     let executable = inner.config.executable.clone();
     let hash = inner.workers.unblock(move || hash(spec, &base, &executable)).await.and_then(|r| r);
-    let hash = hash.map_err(|e| engine_error(format!("cannot read {}: {e}", inner.config.executable.display())))?;
+    let hash = hash.map_err(|e| engine_error(format!("the image of {runtime} cannot be named: {e}")))?;
     let tag = format!("tinyfaas-{runtime}:{hash}");
     tags.push((runtime, tag.clone()));
     Ok(tag)
@@ -125,29 +157,24 @@ pub async fn runtime_tag(inner: &Inner, runtime: Runtime) -> Result<String, Back
 /// A digest of all that goes into a runtime's image, so that another program never runs under an old image.
 /// `runtimes/export` names images by the same one.
 fn hash(spec: &Spec, base: &str, executable: &Path) -> io::Result<String> {
-    fn part(sha: &mut Sha256, bytes: &[u8]) {
-        sha.update((bytes.len() as u64).to_le_bytes());
-        sha.update(bytes);
-    }
     let mut sha = Sha256::new();
-    part(&mut sha, base.as_bytes());
-    part(&mut sha, spec.dockerfile.as_bytes());
-    for file in spec.files {
-        part(&mut sha, file.name.as_bytes());
-        match file.content {
-            Content::Bytes(bytes) => part(&mut sha, bytes),
-            Content::OwnExecutable => {
-                let mut file = File::open(executable)?;
-                sha.update(file.metadata()?.len().to_le_bytes());
-                let mut piece = vec![0; 16 * 1024];
-                loop {
-                    match file.read(&mut piece)? {
-                        0 => break,
-                        n => sha.update(piece.get(..n).unwrap_or_default()),
-                    }
-                }
+    sha.update((base.len() as u64).to_le_bytes());
+    sha.update(base.as_bytes());
+    let mut contents = |content: &Content| {
+        let (size, mut content) = content.open(executable)?;
+        sha.update(size.to_le_bytes());
+        let mut piece = vec![0; 16 * 1024];
+        loop {
+            match content.read(&mut piece)? {
+                0 => return io::Result::Ok(()),
+                n => sha.update(piece.get(..n).unwrap_or_default()),
             }
         }
+    };
+    contents(&spec.dockerfile)?;
+    for file in spec.files {
+        contents(&Content::Bytes(file.name.as_bytes()))?;
+        contents(&file.content)?;
     }
     Ok(sha.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect())
 }
@@ -169,7 +196,7 @@ pub async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, B
              or name another with --runtime-image"
         )));
     }
-    let base = inner.config.base(runtime).unwrap_or(spec(runtime).base).to_string();
+    let base = inner.config.base(runtime).unwrap_or(known(runtime)?.base).to_string();
     log::info!("building the image {tag} for {runtime} from {base}");
     if let Err(e) = build(inner, runtime, &tag, &base).await {
         if e.kind == BackendErrorKind::Engine && !exists(inner, &base).await? {
@@ -195,10 +222,10 @@ async fn build(inner: &Inner, runtime: Runtime, tag: &str, base: &str) -> Result
         labels: Some(marks),
         ..Default::default()
     };
-    let executable = inner.config.executable.clone();
+    let (spec, executable) = (known(runtime)?, inner.config.executable.clone());
     files::feed(
         &inner.workers,
-        move |pipe| Ok(context(spec(runtime), &executable, pipe)?),
+        move |pipe| Ok(context(spec, &executable, pipe)?),
         |pieces| async move {
             let body = bollard::body_try_stream(pieces);
             inner.engine.negotiate(inner.config.call_timeout).await?;
@@ -233,24 +260,22 @@ fn context(spec: &Spec, executable: &Path, out: &mut Pipe) -> io::Result<()> {
         header.set_size(size);
         tar.append_data(&mut header, name, content)
     };
-    add("Dockerfile", 0o644, spec.dockerfile.len() as u64, &mut spec.dockerfile.as_bytes())?;
+    let (size, mut dockerfile) = spec.dockerfile.open(executable)?;
+    add("Dockerfile", 0o644, size, &mut dockerfile)?;
     for file in spec.files {
-        match file.content {
-            Content::Bytes(bytes) => add(file.name, file.mode, bytes.len() as u64, &mut &*bytes)?,
-            Content::OwnExecutable => {
-                let (size, mut content) = open_static(executable)?;
-                add(file.name, file.mode, size, &mut content)?;
-            }
-        }
+        let (size, mut content) = match file.content {
+            Content::OwnExecutable => open_static(executable)?,
+            _ => file.content.open(executable)?,
+        };
+        add(file.name, file.mode, size, &mut content)?;
     }
     tar.into_inner()?;
     Ok(())
 }
 
 /// Our executable, once it is certain that it runs in any image.
-fn open_static(executable: &Path) -> io::Result<(u64, impl Read)> {
-    let mut file = File::open(executable)?;
-    let size = file.metadata()?.len();
+fn open_static(executable: &Path) -> io::Result<(u64, Box<dyn Read>)> {
+    let (size, mut file) = Content::OwnExecutable.open(executable)?;
     let mut head = Vec::new();
     file.by_ref().take(elf::HEAD as u64).read_to_end(&mut head)?;
     if elf::needs_loader(&head) != Some(false) {
@@ -260,7 +285,15 @@ fn open_static(executable: &Path) -> io::Result<(u64, impl Read)> {
             executable.display()
         )));
     }
-    Ok((size, io::Cursor::new(head).chain(file)))
+    Ok((size, Box::new(io::Cursor::new(head).chain(file))))
+}
+
+/// What is known of the runtime of a function that was deployed.
+///
+/// # Errors
+/// One line, where an operator took it away.
+pub fn known(runtime: Runtime) -> Result<&'static Spec, BackendError> {
+    spec(runtime).map_err(engine_error)
 }
 
 fn engine_error(text: String) -> BackendError {

@@ -15,7 +15,7 @@ use super::{Inner, Network, ask, files, labels, network};
 use crate::backend::{BackendError, BackendErrorKind, Boxed, LogLine};
 use crate::function::Deployment;
 use crate::reactor::Timer;
-use crate::runtimes::{Dependencies, needs_install, spec};
+use crate::runtimes::{Dependencies, HANDLER_DIR};
 use crate::wire::zip;
 
 /// What is kept of an installation's log for its error, in bytes.
@@ -32,12 +32,12 @@ const PIDS: i64 = 512;
 /// # Errors
 /// The archive cannot be read.
 pub async fn needed(inner: &Inner, deployment: &Deployment) -> Result<bool, BackendError> {
-    let Some(declaration) = &spec(deployment.runtime).dependencies else { return Ok(false) };
+    let Some(declaration) = &image::known(deployment.runtime)?.dependencies else { return Ok(false) };
     let (package, subfolder) = (deployment.package.clone(), deployment.subfolder.clone());
     let bounds = inner.config.zip.clone();
     let read = move || files::open(&package, &bounds)?.read(&subfolder, declaration.file, MAX_DECLARATION);
     match inner.workers.unblock(read).await {
-        Ok(Ok(content)) => Ok(content.is_some_and(|c| needs_install(deployment.runtime, &c))),
+        Ok(Ok(content)) => Ok(content.is_some_and(|c| declaration.are_asked_for_by(&c))),
         Err(e) | Ok(Err(zip::Error::Io(e))) => Err(BackendError {
             kind: BackendErrorKind::Engine,
             text: format!("cannot read the function's archive {}: {e}", deployment.package.display()),
@@ -51,8 +51,8 @@ pub async fn needed(inner: &Inner, deployment: &Deployment) -> Result<bool, Back
 /// # Errors
 /// With the tail of the installer's log where it failed. Nothing is left then.
 pub async fn run(inner: &Arc<Inner>, deployment: &Deployment, base: &str) -> Result<(), BackendError> {
-    let Some(declaration) = &spec(deployment.runtime).dependencies else { return Ok(()) };
-    log::info!("installing what {} of {} declares", declaration.file, deployment.name);
+    let Some(declaration) = &image::known(deployment.runtime)?.dependencies else { return Ok(()) };
+    log::info!("{} for {}, as {} asks for", declaration.what, deployment.name, declaration.file);
     let (owned, deployment, base) = (Arc::clone(inner), deployment.clone(), base.to_string());
     let work = async move {
         let name = format!("tinyfaas-install-{}-{:08x}", deployment.name, fastrand::u32(..));
@@ -99,8 +99,8 @@ async fn attempt(
     };
     match async { Some(watch::exited(inner, name).await) }.or(late).await {
         Some(Exit { status: Some(0), .. }) => commit(inner, deployment, base, name).await,
-        Some(exit) => Err(failed(inner, name, &format!("the installation of dependencies failed: {exit}")).await),
-        None => Err(failed(inner, name, &format!("the installation of dependencies took longer than {limit:?}")).await),
+        Some(exit) => Err(failed(inner, name, &format!("the {} failed: {exit}", how.what)).await),
+        None => Err(failed(inner, name, &format!("the {} took longer than {limit:?}", how.what)).await),
     }
 }
 
@@ -121,7 +121,7 @@ fn body(inner: &Inner, deployment: &Deployment, base: &str, owner: Owner, how: &
         user: config.hardened.then(|| owner.user()),
         working_dir: Some(FUNCTION_DIR.into()),
         env: Some(vec!["HOME=/tmp".into()]),
-        entrypoint: Some(how.command("/tmp/cache").collect()),
+        entrypoint: Some(how.command("/tmp/cache", HANDLER_DIR).collect()),
         cmd: Some(Vec::new()),
         labels: Some(labels::of_deployment(config, deployment)),
         host_config: Some(host),

@@ -22,6 +22,7 @@ use async_executor::StaticExecutor;
 use bollard::errors::Error;
 use serde::de::DeserializeOwned;
 
+use super::front_door::FrontDoor;
 use super::{Backend, BackendError, Boxed, Found, LogLine, Started};
 use crate::function::{Deployment, Runtime};
 use crate::wire::zip;
@@ -114,6 +115,8 @@ pub struct Config {
     pub transfer_timeout: Duration,
     /// Bound on the installation of a function's dependencies. Default: 10 min.
     pub install_timeout: Duration,
+    /// What handlers are told of the HTTP front door. Default: nothing.
+    pub front_door: FrontDoor,
     /// What an archive may cost. Default: as [`zip::Bounds`].
     pub zip: zip::Bounds,
 }
@@ -139,6 +142,7 @@ impl Config {
             call_timeout: Duration::from_secs(60),
             transfer_timeout: Duration::from_secs(300),
             install_timeout: Duration::from_secs(600),
+            front_door: FrontDoor::default(),
             zip: zip::Bounds::default(),
         }
     }

@@ -9,6 +9,7 @@ use super::engine::{Engine, Fault};
 use super::{Inner, container, image, labels, network};
 use crate::backend::{BackendError, Found, Started};
 use crate::function::{Deployment, Name, Runtime};
+use crate::runtimes;
 
 /// The questions for what there is.
 const RUNNING: &str = "/containers/json";
@@ -61,7 +62,10 @@ pub async fn sweep(inner: &Inner, keep: &[Deployment]) -> Result<(), BackendErro
         if found.label(labels::DIGEST).is_some_and(|d| !kept(d)) {
             image::remove(inner, &found.id).await?;
         }
-        if let Some(Ok(runtime)) = found.label(labels::RUNTIME).map(Runtime::parse) {
+        // That of a runtime that is not here any more stays: it may come back, and need no build then.
+        if let Some(Ok(runtime)) = found.label(labels::RUNTIME).map(Runtime::parse)
+            && runtimes::find(runtime).is_some()
+        {
             let current = image::runtime_tag(inner, runtime).await?;
             for tag in found.tags().iter().filter(|tag| **tag != current) {
                 log::info!("removing the image {tag}: {current} takes its place");

@@ -32,11 +32,12 @@ use self::child::{Child, OWN_EXECUTABLE, Plan, find_program};
 pub use self::files::Paths;
 use self::jail::Jail;
 use self::scratch::Scratch;
+use super::front_door::{self, FrontDoor};
 use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, LogLine, Started};
 use crate::function::{Deployment, Name, Runtime};
 use crate::net::Address;
 use crate::reactor::Timer;
-use crate::runtimes::{self, Content};
+use crate::runtimes::{self, Content, Host, Spec};
 use crate::store::archive_len;
 use crate::unpack::Unpack;
 use crate::wire::zip::{self, Archive};
@@ -69,6 +70,8 @@ pub struct Config {
     pub exposed: Paths,
     /// How long the installation of a function's dependencies may take.
     pub install_timeout: Duration,
+    /// What handlers are told of the HTTP front door.
+    pub front_door: FrontDoor,
 }
 
 /// Runs handlers as child processes.
@@ -109,8 +112,8 @@ impl Process {
             _ => {}
         }
         DirBuilder::new().mode(0o711).create(dir).map_err(failed)?;
-        for runtime in Runtime::ALL {
-            write_program(&dir.join(runtime.name()), runtime).map_err(failed)?;
+        for spec in runtimes::all().filter(|spec| spec.host.is_some()) {
+            write_program(&dir.join(spec.runtime.name()), spec).map_err(failed)?;
         }
         let is_root = rustix::process::geteuid().is_root();
         let scratch = Scratch::open(&config.instance, dir)?;
@@ -123,7 +126,7 @@ impl Process {
     }
 
     async fn prepare_files(&self, deployment: &Deployment) -> Result<(), BackendError> {
-        self.interpreter(deployment.runtime)?;
+        self.program(host(deployment)?, deployment.runtime)?;
         let dir = self.function_dir(deployment);
         if dir.exists() {
             return Ok(());
@@ -156,9 +159,9 @@ impl Process {
             let mut archive = Archive::open(file, len, &zip::Bounds::default())?;
             let mut sink = Unpack::new(&dir)?;
             archive.visit(&deployment.subfolder, &mut sink)?;
-            let Some(dependencies) = &runtimes::spec(deployment.runtime).dependencies else { return Ok(false) };
+            let Some(dependencies) = dependencies(&deployment) else { return Ok(false) };
             let text = archive.read(&deployment.subfolder, dependencies.file, MAX_DEPENDENCY_FILE)?;
-            Ok(text.is_some_and(|text| runtimes::needs_install(deployment.runtime, &text)))
+            Ok(text.is_some_and(|text| dependencies.are_asked_for_by(&text)))
         };
         let unpacked: Result<bool, zip::Error> = self.workers.unblock(work).await.map_err(|e| engine(e.to_string()))?;
         unpacked.map_err(|e| match e {
@@ -170,7 +173,7 @@ impl Process {
     }
 
     async fn install(&self, deployment: &Deployment, dir: &Path) -> Result<(), BackendError> {
-        let Some(dependencies) = &runtimes::spec(deployment.runtime).dependencies else { return Ok(()) };
+        let Some(dependencies) = dependencies(deployment) else { return Ok(()) };
         self.own(dir, deployment, true)?;
         let id = format!("install-{:08x}", fastrand::u32(..));
         let scratch = self.scratch.make(&id, self.user(&deployment.name));
@@ -189,12 +192,14 @@ impl Process {
     ) -> Result<(), BackendError> {
         let cache = dir.join(".cache");
         let cache_text = cache.to_string_lossy();
-        let mut words = dependencies.command(&cache_text);
+        let folder = self.config.run_dir.join(deployment.runtime.name());
+        let folder_text = folder.to_string_lossy();
+        let mut words = dependencies.command(&cache_text, &folder_text);
         let program = words.next().unwrap_or_default();
         let found = find_program(&program).ok_or_else(|| {
             engine(format!("{program} is not installed on this machine: {} needs it", dependencies.file))
         })?;
-        let mut paths = self.paths(&found, &[], &[dir, scratch]);
+        let mut paths = self.paths(&found, &[&folder], &[dir, scratch]);
         let command = std::iter::once(found.into()).chain(words.map(OsString::from)).collect();
         let mut env = base_env(scratch);
         // How packages are reached is the machine's business: its settings for it hold here, and only here.
@@ -226,7 +231,8 @@ impl Process {
                 format!("not done within {} s", self.config.install_timeout.as_secs())
             }
         };
-        let mut text = format!("cannot install what {} asks for ({program}: {why})", dependencies.file);
+        let mut text =
+            format!("the {} that {} asks for failed ({program}: {why})", dependencies.what, dependencies.file);
         for line in child.log().lines(Some(INSTALL_LOG)) {
             text.push('\n');
             text.push_str(&String::from_utf8_lossy(&line.text));
@@ -235,7 +241,8 @@ impl Process {
     }
 
     fn start_handler(&self, deployment: &Deployment) -> Result<Started, BackendError> {
-        let interpreter = self.interpreter(deployment.runtime)?;
+        let host = host(deployment)?;
+        let interpreter = self.program(host, deployment.runtime)?;
         let id = format!("{:08x}", fastrand::u32(..));
         let dir = self.config.run_dir.join(&id);
         let user = self.user(&deployment.name);
@@ -252,13 +259,13 @@ impl Process {
         let function_dir = self.function_dir(deployment);
         let program = self.config.run_dir.join(deployment.runtime.name());
         let fill = |arg: &&str| -> OsString {
-            arg.replace("{interpreter}", &interpreter.to_string_lossy())
-                .replace("{program}", &program.to_string_lossy())
+            arg.replace("{program}", &interpreter.to_string_lossy())
+                .replace("{folder}", &program.to_string_lossy())
                 .replace("{self}", OWN_EXECUTABLE)
                 .into()
         };
         let mut env = base_env(&scratch);
-        env.extend(runtimes::spec(deployment.runtime).env.iter().map(|(key, value)| (key.into(), value.into())));
+        env.extend(host.env.iter().map(|(key, value)| (key.into(), value.into())));
         for pair in &deployment.envs {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             env.push((key.into(), value.into()));
@@ -266,17 +273,21 @@ impl Process {
         env.push(("TINYFAAS_SOCKET".into(), socket.clone().into()));
         env.push(("TINYFAAS_FUNCTION_DIR".into(), function_dir.clone().into()));
         env.push(("TINYFAAS_CONCURRENCY".into(), deployment.limits.concurrency.to_string().into()));
+        let network = self.config.network && deployment.network;
+        if let Some(url) = self.config.front_door.here().filter(|_| network) {
+            env.push((front_door::VARIABLE.into(), url.into()));
+        }
         let jail = Jail {
             parent: std::process::id(),
             // The kernel counts processes by user: as ourselves, that would count everything we run.
             pids: if user.is_some() { u64::from(deployment.limits.pids) * deployment.threads as u64 } else { 0 },
             // V8 reserves far more than it uses.
-            memory: if deployment.runtime == Runtime::Nodejs { 0 } else { deployment.limits.memory },
+            memory: if deployment.runtime == Runtime::NODEJS { 0 } else { deployment.limits.memory },
             hardened: self.config.hardened,
-            network: self.config.network && deployment.network,
+            network,
             paths: self.paths(&interpreter, &[&function_dir, &program], &[&dir, &scratch]),
         };
-        let command = runtimes::spec(deployment.runtime).host.command.iter().map(fill).collect();
+        let command = host.command.iter().map(fill).collect();
         let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.make(&id, &deployment.limits)).transpose();
         let started = cgroup.and_then(|cgroup| {
             Child::start(Plan { command, dir: function_dir, env, jail, user, cgroup }, self.executor)
@@ -304,8 +315,8 @@ impl Process {
         paths
     }
 
-    fn interpreter(&self, runtime: Runtime) -> Result<PathBuf, BackendError> {
-        let name = runtimes::spec(runtime).host.interpreter;
+    fn program(&self, host: &Host, runtime: Runtime) -> Result<PathBuf, BackendError> {
+        let name = host.program;
         find_program(name).ok_or_else(|| {
             engine(format!("{name} is not installed on this machine, and functions with env {runtime} need it: install it, or use the docker backend"))
         })
@@ -488,16 +499,35 @@ fn is_package_setting(key: &str) -> bool {
         || ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"].contains(&upper.as_str())
 }
 
+/// How handlers of a deployment run here.
+///
+/// # Errors
+/// One line, where they do not.
+fn host(deployment: &Deployment) -> Result<&'static Host, BackendError> {
+    let elsewhere = |what: &str| BackendError {
+        kind: BackendErrorKind::Function,
+        text: format!("functions {what} need the docker backend, and this server runs processes"),
+    };
+    if deployment.image.is_some() {
+        return Err(elsewhere("that are images"));
+    }
+    let spec = runtimes::spec(deployment.runtime).map_err(engine)?;
+    spec.host.as_ref().ok_or_else(|| elsewhere(&format!("with env {}", spec.runtime)))
+}
+
+fn dependencies(deployment: &Deployment) -> Option<&'static runtimes::Dependencies> {
+    runtimes::find(deployment.runtime)?.dependencies.as_ref()
+}
+
 /// Writes a runtime's handler program where all its handlers can read it.
-fn write_program(dir: &Path, runtime: Runtime) -> io::Result<()> {
+fn write_program(dir: &Path, spec: &Spec) -> io::Result<()> {
     DirBuilder::new().mode(0o755).create(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
-    for file in runtimes::spec(runtime).files {
-        if let Content::Bytes(bytes) = file.content {
-            let path = dir.join(file.name);
-            fs::write(&path, bytes)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
-        }
+    for file in spec.files.iter().filter(|file| !matches!(file.content, Content::OwnExecutable)) {
+        let path = dir.join(file.name);
+        let (_, mut content) = file.content.open(&path)?;
+        io::copy(&mut content, &mut File::create(&path)?)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::*;
 fn an_image_that_knows_only_tcp_8000_is_reached_there_and_leaves_nothing() {
     let Some(bench) = Bench::new("foreign image") else { return };
     let backend = bench.foreign(HTTPD);
-    let deployment = bench.deployment("foreign", Runtime::Binary, &[("fn.sh", "echo $GREETING")]);
+    let deployment = bench.deployment("foreign", Runtime::BINARY, &[("fn.sh", "echo $GREETING")]);
     run(async {
         backend.prepare(&deployment).await.unwrap();
         let started = soon("start", backend.start(&deployment)).await.unwrap();
@@ -28,7 +28,7 @@ fn an_image_that_knows_only_tcp_8000_is_reached_there_and_leaves_nothing() {
 fn a_function_is_called_over_the_socket_in_an_image_of_our_own() {
     let Some(bench) = Bench::new("binary") else { return };
     let backend = bench.on_base();
-    let deployment = bench.deployment("hello", Runtime::Binary, &[("fn.sh", "cat; echo $GREETING; id -u")]);
+    let deployment = bench.deployment("hello", Runtime::BINARY, &[("fn.sh", "cat; echo $GREETING; id -u")]);
     run(async {
         soon("prepare", backend.prepare(&deployment)).await.unwrap();
         let started = soon("start", backend.start(&deployment)).await.unwrap();
@@ -47,7 +47,7 @@ fn a_function_is_called_over_the_socket_in_an_image_of_our_own() {
 fn containers_are_hardened_limited_and_labelled() {
     let Some(bench) = Bench::new("hardened") else { return };
     let backend = bench.foreign(HTTPD);
-    let deployment = bench.deployment("Hard", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("Hard", Runtime::BINARY, &[("fn.sh", "")]);
     let started = run(async { soon("start", backend.start(&deployment)).await.unwrap() });
     let id = &started.id;
     for (format, expected) in [
@@ -81,7 +81,7 @@ fn a_container_that_exits_is_noticed_with_its_status_and_its_log_is_there() {
     let Some(bench) = Bench::new("exit") else { return };
     let script = "echo out; echo err >&2; sleep 0.3; exit 7";
     let backend = bench.foreign(script);
-    let deployment = bench.deployment("exits", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("exits", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         assert_eq!(soon("exit", backend.exited(&started.id)).await, "it exited with status 7");
@@ -103,7 +103,7 @@ fn a_container_that_exits_is_noticed_with_its_status_and_its_log_is_there() {
 fn many_exits_are_noticed_over_one_connection() {
     let Some(bench) = Bench::new("exits") else { return };
     let backend = bench.foreign("while :; do sleep 1; done");
-    let deployment = bench.deployment("many", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("many", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         let mut waits = Vec::new();
         for _ in 0..4 {
@@ -125,7 +125,7 @@ fn a_handler_that_takes_too_much_memory_is_said_to_be_out_of_it() {
     let Some(bench) = Bench::new("memory") else { return };
     let script = "a=0123456789abcdef; while :; do a=$a$a; done";
     let backend = bench.foreign(script);
-    let deployment = bench.deployment("eats", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("eats", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         assert_eq!(soon("exit", backend.exited(&started.id)).await, "it was killed: out of memory");
@@ -138,7 +138,7 @@ fn long_lines_are_cut_and_only_the_tail_is_sent() {
     // Longer than the 16 KiB at which the engine breaks lines.
     let script = "echo first; head -c 40000 /dev/zero | tr '\\0' x; echo; echo last";
     let backend = bench.foreign(script);
-    let deployment = bench.deployment("talks", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("talks", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         soon("exit", backend.exited(&started.id)).await;
@@ -162,7 +162,7 @@ fn a_container_that_cannot_be_started_is_an_error_and_leaves_nothing() {
     let mut config = bench.with_image(BUSYBOX);
     config.network = Network::Named("no-such-network".into());
     let backend = bench.backend(config);
-    let deployment = bench.deployment("broken", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("broken", Runtime::BINARY, &[("fn.sh", "")]);
     let error = run(async { soon("start", backend.start(&deployment)).await.unwrap_err() });
     assert_eq!(error.kind, BackendErrorKind::Engine);
     assert!(error.text.starts_with("the engine did not start a container for broken: "), "{error}");
@@ -174,7 +174,7 @@ fn a_container_that_cannot_be_started_is_an_error_and_leaves_nothing() {
 fn a_start_that_is_given_up_leaves_nothing() {
     let Some(bench) = Bench::new("given up") else { return };
     let backend = bench.foreign(HTTPD);
-    let deployment = bench.deployment("dropped", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("dropped", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         // Dropped once the container is there.
         let created = async {
@@ -199,7 +199,7 @@ fn a_start_that_is_given_up_leaves_nothing() {
 fn two_stops_at_once_and_a_removal_by_hand_are_no_error() {
     let Some(bench) = Bench::new("races") else { return };
     let backend = bench.foreign(HTTPD);
-    let deployment = bench.deployment("raced", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("raced", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         let stops = futures_lite::future::zip(backend.stop(&started.id), backend.stop(&started.id));
@@ -223,7 +223,7 @@ fn sixty_handlers_fit_on_one_engine() {
     let tasks: Vec<_> = (0..AT_ONCE)
         .map(|task| {
             let backend = backend.clone();
-            let deployment = bench.deployment(&format!("f{task}"), Runtime::Binary, &[("fn.sh", "")]);
+            let deployment = bench.deployment(&format!("f{task}"), Runtime::BINARY, &[("fn.sh", "")]);
             EXECUTOR.spawn(async move {
                 for _ in 0..HANDLERS / AT_ONCE {
                     backend.start(&deployment).await.unwrap();

@@ -23,9 +23,9 @@ fn a_remote_engine_is_used_over_tcp_and_its_handlers_by_published_ports() {
     let Some(bench) = Bench::new("remote engine") else { return };
     let mut config = bench.config();
     config.engine = Proxy::new().address();
-    config.images.push((Runtime::Binary, bench.image(HTTPD)));
+    config.images.push((Runtime::BINARY, bench.image(HTTPD)));
     let backend = bench.backend(config);
-    let deployment = bench.deployment("remote", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("remote", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         backend.prepare(&deployment).await.unwrap();
         let started = soon("start", backend.start(&deployment)).await.unwrap();
@@ -50,9 +50,9 @@ fn an_exit_while_the_engine_was_away_is_noticed_when_it_is_back() {
     let proxy = Proxy::new();
     let mut config = bench.config();
     config.engine = proxy.address();
-    config.images.push((Runtime::Binary, bench.image(HTTPD)));
+    config.images.push((Runtime::BINARY, bench.image(HTTPD)));
     let backend = bench.backend(config);
-    let deployment = bench.deployment("away", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("away", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         let id = soon("start", backend.start(&deployment)).await.unwrap().id;
         let exit = EXECUTOR.spawn({
@@ -87,9 +87,9 @@ fn tcp_is_the_only_address_where_the_operator_wants_no_socket() {
     let Some(bench) = Bench::new("reach tcp") else { return };
     let mut config = bench.config();
     config.reach = Reach::Tcp;
-    config.images.push((Runtime::Binary, bench.image(HTTPD)));
+    config.images.push((Runtime::BINARY, bench.image(HTTPD)));
     let backend = bench.backend(config);
-    let deployment = bench.deployment("bridge", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("bridge", Runtime::BINARY, &[("fn.sh", "")]);
     let started = run(async { soon("start", backend.start(&deployment)).await.unwrap() });
     assert!(matches!(started.addresses[..], [Address::Tcp(_)]), "{started:?}");
     healthy(&started);

@@ -8,7 +8,7 @@ fn dependencies_are_installed_once_and_go_with_the_version() {
     let backend = bench.on_base();
     let code = "import six\ndef fn(input):\n    return six.__version__ + (input or '')\n";
     let deployment =
-        bench.deployment("Deps", Runtime::Python3, &[("fn.py", code), ("requirements.txt", "# one\nsix==1.16.0\n")]);
+        bench.deployment("Deps", Runtime::PYTHON3, &[("fn.py", code), ("requirements.txt", "# one\nsix==1.16.0\n")]);
     run(async {
         soon("prepare", backend.prepare(&deployment)).await.unwrap();
         let installed = bench.functions_images();
@@ -34,7 +34,7 @@ fn what_a_function_without_network_depends_on_is_installed_all_the_same() {
     let code =
         "import os, six\ndef fn(input):\n    return six.__version__ + ' ' + ' '.join(os.listdir('/sys/class/net'))\n";
     let mut deployment =
-        bench.deployment("lone", Runtime::Python3, &[("fn.py", code), ("requirements.txt", "six==1.16.0\n")]);
+        bench.deployment("lone", Runtime::PYTHON3, &[("fn.py", code), ("requirements.txt", "six==1.16.0\n")]);
     deployment.network = false;
     run(async {
         soon("prepare", backend.prepare(&deployment)).await.unwrap();
@@ -51,7 +51,7 @@ fn node_modules_are_installed_from_package_json() {
     let package = r#"{"name":"fn","version":"1.0.0","main":"fn.js","dependencies":{"dep":"file:./dep"}}"#;
     let deployment = bench.deployment(
         "modules",
-        Runtime::Nodejs,
+        Runtime::NODEJS,
         &[
             ("package.json", package),
             ("fn.js", "const dep = require('dep'); module.exports = (req, res) => res.send(dep + req.body);"),
@@ -71,7 +71,7 @@ fn an_installation_that_fails_returns_its_log_and_leaves_nothing() {
     let Some(bench) = Bench::new("failed installation") else { return };
     let backend = bench.on_base();
     let files = [("fn.py", "def fn(input): pass\n"), ("requirements.txt", "./no-such-folder\n")];
-    let deployment = bench.deployment("nodeps", Runtime::Python3, &files);
+    let deployment = bench.deployment("nodeps", Runtime::PYTHON3, &files);
     let error = run(async { soon("prepare", backend.prepare(&deployment)).await.unwrap_err() });
     assert_eq!(error.kind, BackendErrorKind::Function);
     assert!(error.text.starts_with("the installation of dependencies failed: it exited with status 1\n"), "{error}");
@@ -89,7 +89,7 @@ fn an_installation_that_takes_too_long_is_ended() {
     config.install_timeout = Duration::from_millis(1);
     let backend = bench.backend(config);
     let files = [("fn.py", "def fn(input): pass\n"), ("requirements.txt", "six\n")];
-    let deployment = bench.deployment("slow", Runtime::Python3, &files);
+    let deployment = bench.deployment("slow", Runtime::PYTHON3, &files);
     let error = run(async { soon("prepare", backend.prepare(&deployment)).await.unwrap_err() });
     assert_eq!(error.kind, BackendErrorKind::Function);
     assert!(error.text.starts_with("the installation of dependencies took longer than 1ms"), "{error}");
@@ -100,9 +100,9 @@ fn an_installation_that_takes_too_long_is_ended() {
 fn a_base_image_that_is_not_there_is_named_with_what_to_do() {
     let Some(bench) = Bench::new("missing base") else { return };
     let mut config = bench.config();
-    config.bases.push((Runtime::Binary, "localhost:1/no-such-base:1".into()));
+    config.bases.push((Runtime::BINARY, "localhost:1/no-such-base:1".into()));
     let backend = bench.backend(config);
-    let deployment = bench.deployment("lost", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("lost", Runtime::BINARY, &[("fn.sh", "")]);
     let error = run(async { soon("prepare", backend.prepare(&deployment)).await.unwrap_err() });
     assert_eq!(error.kind, BackendErrorKind::Engine);
     let start =
@@ -116,10 +116,10 @@ fn a_base_image_that_is_not_there_is_named_with_what_to_do() {
 fn an_executable_that_needs_a_loader_is_refused() {
     let Some(bench) = Bench::new("dynamic executable") else { return };
     let mut config = bench.config();
-    config.bases.push((Runtime::Binary, BUSYBOX.into()));
+    config.bases.push((Runtime::BINARY, BUSYBOX.into()));
     config.executable = "/bin/sh".into();
     let backend = bench.backend(config);
-    let deployment = bench.deployment("dynamic", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("dynamic", Runtime::BINARY, &[("fn.sh", "")]);
     let error = run(async { soon("prepare", backend.prepare(&deployment)).await.unwrap_err() });
     assert!(error.text.contains("/bin/sh is not a static executable"), "{error}");
     assert_eq!(bench.left(), [""; 0]);
@@ -129,7 +129,7 @@ fn an_executable_that_needs_a_loader_is_refused() {
 fn an_image_that_is_not_there_is_named() {
     let Some(bench) = Bench::new("missing image") else { return };
     let backend = bench.backend(bench.with_image("tinyfaas-no-such-image:1"));
-    let deployment = bench.deployment("lost", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("lost", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         for error in [backend.prepare(&deployment).await.unwrap_err(), backend.start(&deployment).await.unwrap_err()] {
             assert_eq!(error.kind, BackendErrorKind::Engine);
@@ -148,8 +148,8 @@ fn an_image_that_is_not_there_is_named() {
 fn sweep_keeps_what_is_deployed_and_running_and_removes_the_rest() {
     let Some(bench) = Bench::new("sweep") else { return };
     let backend = bench.foreign(HTTPD);
-    let kept = bench.deployment("kept", Runtime::Binary, &[("fn.sh", "1")]);
-    let gone = bench.deployment("gone", Runtime::Binary, &[("fn.sh", "2")]);
+    let kept = bench.deployment("kept", Runtime::BINARY, &[("fn.sh", "1")]);
+    let gone = bench.deployment("gone", Runtime::BINARY, &[("fn.sh", "2")]);
     run(async {
         let stays = soon("start", backend.start(&kept)).await.unwrap();
         let killed = soon("start", backend.start(&kept)).await.unwrap();
@@ -171,7 +171,7 @@ fn sweep_keeps_what_is_deployed_and_running_and_removes_the_rest() {
 #[test]
 fn what_an_engine_still_made_for_a_server_that_was_killed_goes_and_what_was_taken_over_stays() {
     let Some(bench) = Bench::new("late") else { return };
-    let deployment = bench.deployment("late", Runtime::Binary, &[("fn.sh", "1")]);
+    let deployment = bench.deployment("late", Runtime::BINARY, &[("fn.sh", "1")]);
     run(async {
         let earlier = bench.foreign(HTTPD);
         let taken = soon("start", earlier.start(&deployment)).await.unwrap();
@@ -196,8 +196,8 @@ fn what_an_engine_still_made_for_a_server_that_was_killed_goes_and_what_was_take
 fn clean_removes_one_instance_and_says_what_it_was() {
     let Some(bench) = Bench::new("clean") else { return };
     let Some(other) = Bench::new("clean") else { return };
-    let deployment = bench.deployment("cleaned", Runtime::Binary, &[("fn.sh", "")]);
-    let stays = other.deployment("stays", Runtime::Binary, &[("fn.sh", "")]);
+    let deployment = bench.deployment("cleaned", Runtime::BINARY, &[("fn.sh", "")]);
+    let stays = other.deployment("stays", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
         let started = soon("start", bench.foreign(HTTPD).start(&deployment)).await.unwrap();
         soon("start", other.foreign(HTTPD).start(&stays)).await.unwrap();
@@ -220,11 +220,11 @@ fn clean_leaves_a_runtime_s_image_that_another_instance_runs_on() {
     assert!(Command::new("docker").args(["tag", BUSYBOX, &base]).status().unwrap().success());
     let on_base = |bench: &Bench| {
         let mut config = bench.config();
-        config.bases.push((Runtime::Binary, base.clone()));
+        config.bases.push((Runtime::BINARY, base.clone()));
         bench.backend(config)
     };
-    let mine = bench.deployment("mine", Runtime::Binary, &[("fn.sh", "cat")]);
-    let theirs = other.deployment("theirs", Runtime::Binary, &[("fn.sh", "cat")]);
+    let mine = bench.deployment("mine", Runtime::BINARY, &[("fn.sh", "cat")]);
+    let theirs = other.deployment("theirs", Runtime::BINARY, &[("fn.sh", "cat")]);
     let clean = |instance: &str| {
         let engine = EngineAddress::parse(EngineAddress::DEFAULT).unwrap();
         let instance = instance.to_owned();
@@ -254,9 +254,9 @@ fn sweep_removes_a_runtime_s_image_of_another_version_once_nothing_runs_on_it() 
     let base = format!("tinyfaas-it-base:{}", bench.instance);
     assert!(Command::new("docker").args(["tag", BUSYBOX, &base]).status().unwrap().success());
     let mut old = bench.config();
-    old.bases.push((Runtime::Binary, base.clone()));
+    old.bases.push((Runtime::BINARY, base.clone()));
     let old = bench.backend(old);
-    let function = bench.deployment("f", Runtime::Binary, &[("fn.sh", "cat")]);
+    let function = bench.deployment("f", Runtime::BINARY, &[("fn.sh", "cat")]);
     let images = || {
         let label = format!("label=tinyFaaS={}", bench.instance);
         let out = Command::new("docker").args(["images", "-q", "--filter", &label]).output().unwrap();

@@ -30,7 +30,7 @@ enum Value {
 /// Values of options that take one of a few words.
 const CHOICES: [(&str, &[&str]); 6] = [
     ("--backend", &["auto", "docker", "process"]),
-    ("--env", &["python3", "nodejs", "binary"]),
+    ("--env", &["python3", "nodejs", "binary", "go"]),
     ("--log", &["off", "error", "warn", "info", "debug", "trace"]),
     ("--log-format", &["text", "json"]),
     ("--network", &["shared", "none"]),

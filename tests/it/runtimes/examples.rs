@@ -14,7 +14,7 @@ fn example(runtime: Runtime, name: &str) -> (Handler, Reply) {
 
 #[test]
 fn the_sensor_example_raises_its_alarms() {
-    let (handler, reply) = example(Runtime::Python3, "sensor");
+    let (handler, reply) = example(Runtime::PYTHON3, "sensor");
     assert!(reply.text().contains(r#""alarm": "high""#), "{reply:?}");
     for n in 0..20 {
         let reply = handler.call(format!(r#"{{"sensor": "a", "value": {}}}"#, 20 + n % 2).as_bytes());
@@ -27,7 +27,7 @@ fn the_sensor_example_raises_its_alarms() {
 
 #[test]
 fn the_lines_example_reads_the_line_protocol() {
-    let (handler, reply) = example(Runtime::Nodejs, "lines");
+    let (handler, reply) = example(Runtime::NODEJS, "lines");
     let roof =
         r#"{"measurement":"weather","tags":{"site":"roof"},"fields":{"temp":21.5,"wet":false},"time":"1700000000"}"#;
     let cellar = r#"{"measurement":"weather","tags":{"site":"cellar"},"fields":{"temp":12}}"#;
@@ -39,7 +39,7 @@ fn the_lines_example_reads_the_line_protocol() {
 
 #[test]
 fn the_summary_example_counts() {
-    let (handler, reply) = example(Runtime::Binary, "summary");
+    let (handler, reply) = example(Runtime::BINARY, "summary");
     assert!(reply.text().starts_with("count 7\nmin 21.4\nmax 25.1\nmean 22.1714\n"), "{reply:?}");
     let none = handler.call(b"words\n");
     assert_eq!((none.status, none.text().as_str()), (500, "no numbers: send one a line"));

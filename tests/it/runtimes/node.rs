@@ -6,7 +6,7 @@ use super::*;
 fn node_gives_what_express_gives() {
     let text = r"module.exports = (req, res) => res.status(201).set('X-A', 'b').json({
         body: req.body, method: req.method, query: req.query, path: req.path, header: req.get('X-One'), raw: req.rawBody.length });";
-    let handler = Handler::start(Runtime::Nodejs, &[("index.js", text)]);
+    let handler = Handler::start(Runtime::NODEJS, &[("index.js", text)]);
     let headers =
         "X-One: 1\r\nX-Tinyfaas-Method: GET\r\nX-Tinyfaas-Query: a=1&b=x%20y\r\nX-Tinyfaas-Path: /deep/er\r\n";
     let reply = handler.connect().call(headers, "ü".as_bytes());
@@ -34,7 +34,7 @@ fn node_sends_strings_buffers_objects_and_streams() {
         }
     };";
     let handler = Handler::start(
-        Runtime::Nodejs,
+        Runtime::NODEJS,
         &[("package.json", r#"{"name": "fn", "main": "lib/main.js"}"#), ("lib/main.js", text)],
     );
     let mut client = handler.connect();
@@ -59,7 +59,7 @@ fn node_sends_strings_buffers_objects_and_streams() {
 fn node_gives_memory_back_after_long_bodies() {
     // 20 MiB as bytes, as text and as bytes again, three times: without help node keeps over 200 MB.
     let text = "if (globalThis.gc) throw new Error('gc shows');\nmodule.exports = (req, res) => res.send(req.body);\n";
-    let mut handler = Handler::start(Runtime::Nodejs, &[("index.js", text)]);
+    let mut handler = Handler::start(Runtime::NODEJS, &[("index.js", text)]);
     let body = vec![b'x'; 20 * 1024 * 1024];
     for _ in 0..3 {
         assert_eq!(handler.call(&body).body.len(), body.len());
@@ -81,6 +81,6 @@ fn node_finds_every_kind_of_module() {
         &[("package.json", r#"{"type": "module", "main": "a.js"}"#), ("a.js", es)],
         &[("package.json", r#"{"main": "a.mjs"}"#), ("a.mjs", es)],
     ] {
-        assert_eq!(Handler::start(Runtime::Nodejs, files).call(b"x").text(), "es x", "{files:?}");
+        assert_eq!(Handler::start(Runtime::NODEJS, files).call(b"x").text(), "es x", "{files:?}");
     }
 }
