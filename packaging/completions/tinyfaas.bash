@@ -55,6 +55,7 @@ _tinyfaas() {
       deploy:--env-var | \
       deploy:--host | \
       deploy:--idle | \
+      deploy:--image | \
       deploy:--memory | \
       deploy:--name | \
       deploy:--pids | \
@@ -103,6 +104,7 @@ _tinyfaas() {
       return
       ;;
     serve:--functions | \
+      serve:--runtimes | \
       serve:--state-dir)
       compopt -o filenames 2>/dev/null
       COMPREPLY=($(compgen -d -- "$cur"))
@@ -125,13 +127,13 @@ _tinyfaas() {
       return
       ;;
     deploy:--env)
-      COMPREPLY=($(compgen -W 'python3 nodejs binary' -- "$cur"))
+      COMPREPLY=($(compgen -W 'python3 nodejs binary go' -- "$cur"))
       return
       ;;
   esac
   case $command in
-    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --expose --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --handler-uid --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --log-format --management --management-client-ca --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --state-dir --stop-timeout --timeout --tls-ca --tls-cert --tls-doors --tls-key --tmp --token-file --transfer-timeout' ;;
-    deploy) flags='--auth --ca --concurrency --cpu --env --env-var --help --host --idle --memory --name --no-network --pids --queue --subfolder --threads --timeout --url' ;;
+    serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --expose --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --handler-uid --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --log-format --management --management-client-ca --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --runtimes --state-dir --stop-timeout --timeout --tls-ca --tls-cert --tls-doors --tls-key --tmp --token-file --transfer-timeout' ;;
+    deploy) flags='--auth --ca --concurrency --cpu --env --env-var --help --host --idle --image --memory --name --no-network --pids --queue --subfolder --threads --timeout --url' ;;
     invoke) flags='--async --ca --data --file --header --help --host --http-port --method --path --query' ;;
     list) flags='--ca --help --host --json --long' ;;
     logs) flags='--ca --help --host' ;;
