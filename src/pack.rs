@@ -113,7 +113,8 @@ pub fn detect_by(has: impl Fn(&str) -> bool, shown: &str) -> Result<Runtime, Str
             let spec = runtimes::all().find(|spec| spec.entries.iter().any(|file| has(file)));
             let marks = || {
                 let marks: Vec<_> = runtimes::all().filter_map(|spec| spec.entries.first().copied()).collect();
-                format!("{shown} has none of {} at its top: is it the function, and of which env?", marks.join(", "))
+                let marks = runtimes::either(&marks);
+                format!("{shown} has no {marks} at its top: is it the function, and of which env?")
             };
             spec.map(|spec| spec.runtime).ok_or_else(marks)
         }
@@ -144,7 +145,7 @@ mod tests {
         fs::remove_file(dir.join("fn.py")).unwrap();
         assert_eq!(detect(&dir), Ok(Runtime::BINARY));
         fs::remove_file(dir.join("fn.sh")).unwrap();
-        assert!(detect(&dir).unwrap_err().contains("none of fn.py"));
+        assert!(detect(&dir).unwrap_err().contains("no fn.py, package.json, fn.sh or fn.go at its top"));
         fs::write(dir.join("fn.mjs"), "").unwrap();
         assert_eq!(detect(&dir), Ok(Runtime::NODEJS));
         fs::write(dir.join("fn.py"), "").unwrap();

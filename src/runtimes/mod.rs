@@ -180,19 +180,23 @@ pub fn named(text: &str) -> Result<Runtime, String> {
 
 /// The names that [`named`] takes, for a person: `a, b or c`.
 pub fn choices() -> String {
-    listed(all().map(|spec| spec.runtime).chain([Runtime::IMAGE]))
+    either(&names().chain(["image"]).collect::<Vec<_>>())
 }
 
 /// Those of [`all`], for a person.
 pub fn choices_of_images() -> String {
-    listed(all().map(|spec| spec.runtime))
+    either(&names().collect::<Vec<_>>())
 }
 
-fn listed(runtimes: impl Iterator<Item = Runtime>) -> String {
-    let names: Vec<_> = runtimes.map(|runtime| runtime.to_string()).collect();
-    match names.split_last() {
+fn names() -> impl Iterator<Item = &'static str> {
+    all().map(|spec| spec.runtime.name())
+}
+
+/// `a, b or c`.
+pub fn either(words: &[&str]) -> String {
+    match words.split_last() {
         Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
-        _ => names.concat(),
+        _ => words.concat(),
     }
 }
 

@@ -187,6 +187,25 @@ fn a_function_whose_image_was_removed_says_so_and_is_back_with_it() {
 }
 
 #[test]
+fn a_board_is_flashed_with_a_function_that_is_an_image() {
+    if !docker_is_ready() {
+        return;
+    }
+    let (mut images, dir) = (Images(Vec::new()), TempDir::new());
+    let tag = by_tcp(&mut images);
+    fs::create_dir(dir.0.join("there")).unwrap();
+    let json = format!(r#"{{"image":"{tag}","envs":["GREETING=hi"]}}"#);
+    fs::write(dir.0.join("there/function.json"), json).unwrap();
+    let mut board = Board::start(Backend::Docker, &["--functions", dir.0.to_str().unwrap()]);
+    let told = |what: &'static str| move |board: &Board| board.log().contains(what).then_some(());
+    board.wait_for("the function", told(": 1 functions deployed, 0 unchanged, 0 deleted, 0 failed"));
+    assert_eq!(board.call("there", b"x").text(), "hi 65534 x");
+    let mut board = board.restart();
+    board.wait_for("the function", told(": 0 functions deployed, 1 unchanged, 0 deleted, 0 failed"));
+    assert_eq!(board.call("there", b"x").text(), "hi 65534 x");
+}
+
+#[test]
 fn processes_are_no_images_and_say_so() {
     let board = Board::start(Backend::Process, &[]);
     let answer = board.manage("PUT", "/functions/f?image=x", b"");

@@ -134,7 +134,7 @@ fn a_description_with_a_typing_error_a_second_of_a_name_and_an_archive_too_large
         "/b is not deployed: another one in this folder is named a already",
         "/big is not deployed: its archive is larger than --max-upload allows",
         "function.json: name: bad function name \"my-function\"",
-        "function.json: \"limts\" is unknown: there are name, env, threads, envs, limits, idle, auth, network, subfolder_path",
+        "function.json: \"limts\" is unknown: there are name, env, image, threads, envs, limits, idle, auth, network, subfolder_path",
     ] {
         assert!(log.contains(told), "{told}\n{log}");
     }
