@@ -165,16 +165,16 @@ pub(super) struct Metered {
 
 impl Metered {
     /// The call has no answer.
-    pub(super) fn failed(&mut self, failure: &Failure) {
+    pub(super) fn failed(&mut self, id: &CallId, failure: &Failure) {
         let status = failure.kind.http_status();
         self.ends_with(status);
-        self.answered(status, failure.text.as_bytes());
+        self.answered(id, status, failure.text.as_bytes());
     }
 
     /// The caller is told so, or this is the first piece of what it is told: noted once, where the status is one of a failure.
-    pub(super) fn answered(&mut self, status: u16, text: &[u8]) {
+    pub(super) fn answered(&mut self, id: &CallId, status: u16, text: &[u8]) {
         if status >= 500 && !std::mem::replace(&mut self.noted, true) {
-            self.counts.errors.note(&self.counts.function, self.protocol, status, text);
+            self.counts.errors.note(&self.counts.function, self.protocol, id, status, text);
         }
     }
 
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn failures_and_callers_that_went_away_have_their_class() {
         let counts = Arc::new(Counts::default());
-        counts.begin(Protocol::Http).failed(&Failure::new(FailureKind::QueueFull, ""));
+        counts.begin(Protocol::Http).failed(&CallId::make(), &Failure::new(FailureKind::QueueFull, ""));
         drop(counts.begin(Protocol::Http));
         assert_eq!(counts.of(Protocol::Http).unwrap().answered(), [0, 0, 1, 1]);
     }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::call::Protocol;
+use crate::call_id::CallId;
 
 /// Failures that are kept; the oldest one goes for a new one.
 pub const KEPT: usize = 16;
@@ -28,6 +29,8 @@ pub struct Failed {
     pub status: u16,
     /// When the last one did.
     pub at: Instant,
+    /// The last one's id.
+    pub id: CallId,
     /// How often.
     pub times: u32,
     /// The first line of what the caller was told.
@@ -36,7 +39,7 @@ pub struct Failed {
 
 impl Errors {
     /// Notes a failure; `text` is what the caller was told, or how that begins.
-    pub(super) fn note(&self, function: &str, protocol: Protocol, status: u16, text: &[u8]) {
+    pub(super) fn note(&self, function: &str, protocol: Protocol, id: &CallId, status: u16, text: &[u8]) {
         let text = first_line(text);
         let mut all = self.all();
         let same = |f: &Failed| *f.function == *function && f.status == status && *f.text == *text;
@@ -49,7 +52,7 @@ impl Errors {
             all.pop_front();
         }
         let (function, text) = (function.into(), text.into());
-        all.push_back(Failed { function, protocol, status, at: Instant::now(), times, text });
+        all.push_back(Failed { function, protocol, status, at: Instant::now(), id: *id, times, text });
     }
 
     /// Drops those of a function that was deleted.
@@ -91,14 +94,14 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_and_the_same_one_is_counted() {
-        let errors = Errors::default();
+        let (errors, id) = (Errors::default(), CallId::of(Some(b"id")));
         for n in 0..KEPT + 4 {
-            errors.note("f", Protocol::Http, 500, format!("error {n}").as_bytes());
+            errors.note("f", Protocol::Http, &id, 500, format!("error {n}").as_bytes());
         }
         assert_eq!(errors.newest_first().len(), KEPT);
         for _ in 0..3 {
-            errors.note("g", Protocol::Coap, 504, b"too late");
-            errors.note("f", Protocol::Http, 500, b"error 19");
+            errors.note("g", Protocol::Coap, &id, 504, b"too late");
+            errors.note("f", Protocol::Http, &id, 500, b"error 19");
         }
         let all = texts(&errors);
         assert_eq!(all[..2], [("f".into(), "error 19".into(), 4), ("g".into(), "too late".into(), 3)]);

@@ -89,14 +89,14 @@ impl Reply<'_> {
             Ok(range) => range,
             Err(failure) => {
                 if let Some(metered) = &mut self.exchange.metered {
-                    metered.failed(&failure);
+                    metered.failed(self.exchange.id, &failure);
                     metered.log(self.exchange.id, &failure);
                 }
                 return Err(failure);
             }
         };
         if let Some(metered) = &mut self.exchange.metered {
-            metered.answered(self.status, self.exchange.buf.get(from..to).unwrap_or_default());
+            metered.answered(self.exchange.id, self.status, self.exchange.buf.get(from..to).unwrap_or_default());
         }
         if from == to {
             self.refused(self.status);

@@ -160,7 +160,7 @@ impl Dispatch {
         let called = self.called(call, &mut metered).await;
         match (&called, &mut metered) {
             (Err(failure), Some(metered)) => {
-                metered.failed(failure);
+                metered.failed(id, failure);
                 metered.log(id, failure);
             }
             (Err(failure), None) => about_call(Level::Debug, None, id.as_str(), format_args!("{failure}")),

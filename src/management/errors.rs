@@ -12,6 +12,8 @@ struct Shown<'a> {
     status: u16,
     /// Not a time of the day: a board without a clock of its own does not know that.
     seconds_ago: u64,
+    /// The id of the last one.
+    call: &'a str,
     times: u32,
     text: &'a str,
 }
@@ -26,6 +28,7 @@ pub(super) fn array(errors: &[Failed]) -> Vec<u8> {
             protocol: failed.protocol.name(),
             status: failed.status,
             seconds_ago: failed.at.elapsed().as_secs(),
+            call: failed.id.as_str(),
             times: failed.times,
             text: &failed.text,
         };

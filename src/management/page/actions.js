@@ -1,4 +1,4 @@
-let calling = null, chosen = [];
+let calling = null, following = null, chosen = [];
 
 function stopCall() {
   calling?.abort();
@@ -21,7 +21,8 @@ async function call(event) {
   let head = '', size = 0, whole = '';
   const tell = end => {
     const status = /^HTTP\/1\.1 (\d+) ?([^\r\n]*)/.exec(head) || ['', '?', ''];
-    const text = `${status[1]} ${status[2]} · ${time((performance.now() - begun) / 1000)} · ${bytes(size)}${end}`;
+    const id = /^x-call-id: (\S+)/im.exec(head);
+    const text = `${status[1]} ${status[2]} · ${time((performance.now() - begun) / 1000)} · ${bytes(size)}${end}${id ? ' · call ' + id[1] : ''}`;
     say($('status'), text, status[1] < 400 ? 'good' : 'bad');
     $('answer').hidden = false;
   };
@@ -53,38 +54,50 @@ async function call(event) {
     if (e.name !== 'AbortError') say($('status'), (head && size ? 'the answer broke off: ' : '') + e.message, 'bad');
   } finally {
     if (mine === calling) calling = null;
-    if (opened === name) logs();
+    if (!following && opened === name) logs();
     look();
   }
 }
 
+// What the opened function's handlers wrote, and what they write as long as that can be seen.
 async function logs() {
-  const name = opened, place = $('log');
-  let lines = [];
+  following?.abort();
+  following = null;
+  if (!opened || document.hidden) return;
+  const mine = following = new AbortController(), name = opened, place = $('log');
+  let lines = [], rest = '', drawn = 0;
+  const draw = () => {
+    clearTimeout(drawn);
+    drawn = 0;
+    if (mine !== following) return;
+    const low = place.hidden || place.scrollTop + place.clientHeight + 8 >= place.scrollHeight;
+    const several = known.get(name)?.threads > 1;
+    const parts = lines.map(line => /^function=\S+ handler=(\S+) (\S+) ([^]*)$/.exec(line) || ['', '', '', line]);
+    say($('lines'), lines.length ? '' : 'Nothing was written.');
+    place.hidden = !lines.length;
+    set(place, parts.map(([, handler, at, what]) =>
+      [at.replace(/^.*T|(\.\d+)?Z$/g, ''), several && handler.slice(-4), what].filter(Boolean).join(' ')).join('\n'));
+    if (low) place.scrollTop = place.scrollHeight;
+  };
   try {
-    const answer = await ask(`logs?name=${name}&tail=${LINES}`);
+    const answer = await ask(`logs?name=${name}&tail=${LINES}&follow=1`, { signal: mine.signal });
     const reader = answer.body.getReader(), decoder = new TextDecoder();
-    for (let rest = ''; ;) {
+    draw();
+    for (;;) {
       const { done, value } = await reader.read();
       const parts = (rest + decoder.decode(value, { stream: !done })).split('\n');
       rest = parts.pop().slice(0, SHOWN);
       lines = [...lines, ...parts].slice(-LINES);
+      // Not for each line of a function that writes many.
+      if (!drawn) drawn = setTimeout(draw, 200);
       if (done) break;
     }
+    draw();
   } catch (e) {
-    return opened === name && say($('lines'), e.message, 'bad');
+    if (e.name !== 'AbortError' && mine === following) say($('lines'), e.message, 'bad');
+  } finally {
+    if (mine === following) following = null;
   }
-  if (opened !== name) return;
-  const several = known.get(name)?.threads > 1;
-  const parts = lines.map(line => /^function=\S+ handler=(\S+) (\S+) ([^]*)$/.exec(line) || ['', '', '', line]);
-  // They come one handler after the other.
-  if (several) parts.sort((a, b) => a[2] < b[2] ? -1 : Number(a[2] > b[2]));
-  const text = parts.map(([, handler, at, what]) =>
-    [at.replace(/^.*T|(\.\d+)?Z$/g, ''), several && handler.slice(-4), what].filter(Boolean).join(' '));
-  say($('lines'), lines.length ? '' : 'Nothing was written.');
-  place.hidden = !lines.length;
-  set(place, text.join('\n'));
-  place.scrollTop = place.scrollHeight;
 }
 
 function sure(question, consequence, word) {
@@ -293,8 +306,12 @@ document.addEventListener('visibilitychange', () => {
   if (document.hidden) {
     clearTimeout(timer);
     looking?.abort();
+    following?.abort();
     linked('paused', '');
-  } else if (!$('board').hidden) look();
+  } else if (!$('board').hidden) {
+    look();
+    logs();
+  }
 });
 choose([]);
 gate(false);

@@ -223,7 +223,7 @@ function listErrors() {
   $('errors').replaceChildren(...errors.map(e => {
     const item = element('li'), line = element('p'), times = e.times > 1 ? ` · ${e.times} times` : '';
     line.append(element('b', e.function), ` ${e.status} · ${e.protocol} · ${age(e.seconds_ago + passed)} ago${times}`);
-    item.append(line, element('p', e.text, 'quiet'));
+    item.append(line, element('p', e.text, 'quiet'), element('small', 'call ' + e.call));
     return item;
   }));
 }
@@ -240,6 +240,7 @@ function toggle(name) {
   opened = name;
   panel.hidden = !name;
   stopCall();
+  following?.abort();
   if (!name) return;
   const tr = element('tr', '', 'detail'), td = element('td');
   td.colSpan = 6;
