@@ -117,10 +117,41 @@ pub enum Body<'a> {
     Stream(&'a mut (dyn BodyStream + Send)),
 }
 
+impl Body<'_> {
+    /// Whether all of it is here.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Bytes(_) => true,
+            Self::Stream(source) => source.length() == Some(0) || source.is_whole(),
+        }
+    }
+
+    /// Completes when it is.
+    pub(crate) async fn whole(&mut self) -> io::Result<()> {
+        match self {
+            Self::Bytes(_) => Ok(()),
+            Self::Stream(source) => std::future::poll_fn(|cx| source.poll_whole(cx)).await,
+        }
+    }
+}
+
 /// A body that arrives in pieces.
 pub trait BodyStream {
     /// The body's length in bytes where it is known beforehand.
     fn length(&self) -> Option<u64>;
+
+    /// Whether all of it is here, so that reading it never waits for its sender.
+    fn is_whole(&self) -> bool {
+        false
+    }
+
+    /// Takes in what comes, as far as there is room without anybody who reads; completes when the body is whole.
+    ///
+    /// # Errors
+    /// As [`BodyStream::poll_read`].
+    fn poll_whole(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
 
     /// Reads the next piece into `buf`; 0 means the body is complete.
     ///

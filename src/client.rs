@@ -17,6 +17,14 @@ impl Client {
         }
     }
 
+    /// All together whose addresses may be made up: no address has these bits.
+    pub const STRANGERS: Self = Self(u64::MAX);
+
+    /// Spreads clients evenly, and by a `key` that nobody outside knows.
+    pub fn hash(self, key: u64) -> u64 {
+        (self.0 ^ key).wrapping_mul(key | 1) >> 32
+    }
+
     /// Whether it is on this machine. It may be a proxy, behind which everybody is one client.
     pub fn is_local(self) -> bool {
         self.0 >> 24 == 127 || self.0 == 0

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -159,7 +160,17 @@ pub(super) async fn run<'a>(
                 Timer::at(deadline).await;
                 Err(too_late(&lease))
             };
-            Some(hold(&mut **source).or(late).await?)
+            let came = AtomicU64::new(0);
+            let slow = async {
+                loop {
+                    let before = came.load(Ordering::Relaxed);
+                    Timer::after(PACE).await;
+                    if lease.function().waiting() > 0 && came.load(Ordering::Relaxed) - before < PACE_BYTES {
+                        return Err(too_slow());
+                    }
+                }
+            };
+            Some(hold(&mut **source, &came).or(late).or(slow).await?)
         }
         _ => None,
     };
@@ -209,7 +220,7 @@ struct Held {
     complete: bool,
 }
 
-async fn hold(source: &mut (dyn BodyStream + Send)) -> Result<Held, Failure> {
+async fn hold(source: &mut (dyn BodyStream + Send), came: &AtomicU64) -> Result<Held, Failure> {
     let mut bytes = Vec::new();
     let mut piece = [0; 1024];
     while bytes.len() < HELD {
@@ -218,11 +229,17 @@ async fn hold(source: &mut (dyn BodyStream + Send)) -> Result<Held, Failure> {
             return Ok(Held { bytes, complete: true });
         }
         bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
+        came.store(bytes.len() as u64, Ordering::Relaxed);
     }
     Ok(Held { bytes, complete: false })
 }
 
-fn caller_failure(e: &io::Error) -> Failure {
+fn too_slow() -> Failure {
+    let text = "the body came too slowly while other calls waited: send it faster, or try again later";
+    Failure::new(FailureKind::BadRequest, text)
+}
+
+pub(super) fn caller_failure(e: &io::Error) -> Failure {
     let kind = match e.kind() {
         io::ErrorKind::FileTooLarge => FailureKind::TooLarge,
         _ => FailureKind::BadRequest,
@@ -374,7 +391,12 @@ impl Exchange<'_> {
         let Some(stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
         if let Some(pump) = &mut self.pump {
             match pump.poll(stream, cx) {
-                Poll::Ready(Ok(())) => end(&mut self.pump, self.metered.as_ref()),
+                Poll::Ready(Ok(())) => {
+                    end(&mut self.pump, self.metered.as_ref());
+                    if let Some(lease) = &self.lease {
+                        lease.body_came();
+                    }
+                }
                 // It may have answered before it closed, without reading all that we send.
                 Poll::Ready(Err(PumpError::Handler(_))) => {
                     end(&mut self.pump, self.metered.as_ref());
@@ -436,8 +458,7 @@ impl Exchange<'_> {
                 return None;
             }
             if lease.function().waiting() > 0 && pump.read - *before < PACE_BYTES {
-                let text = "the body came too slowly while other calls waited: send it faster, or try again later";
-                return Some(Failure::new(FailureKind::BadRequest, text));
+                return Some(too_slow());
             }
             self.pace = None;
         }

@@ -7,13 +7,15 @@
 pub mod counts;
 pub mod errors;
 pub mod exchange;
+mod handler;
 mod queue;
 mod sleep;
 mod table;
 
 pub use counts::Counts;
 pub use exchange::Reply;
-pub use table::{Function, Handler, Lease};
+pub use handler::Handler;
+pub use table::{Function, Lease};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,13 +27,14 @@ use futures_lite::FutureExt;
 use log::Level;
 
 use crate::buffers::Buffers;
-use crate::call::{Call, Failure, FailureKind, Protocol};
+use crate::call::{Body, Call, Failure, FailureKind, Protocol};
 use crate::client::Client;
 use crate::function::Name;
 use crate::logging::about_call;
 use crate::reactor::Timer;
 use counts::Metered;
 use errors::Errors;
+use table::Line;
 
 /// Sends calls to handlers.
 #[derive(Debug, Default)]
@@ -45,6 +48,20 @@ pub struct Dispatch {
     stopping: AtomicBool,
     /// Notified when a function may have changed something.
     changed: Event,
+}
+
+/// Who calls.
+#[derive(Debug, Clone, Copy)]
+struct Who<'c> {
+    client: Option<Client>,
+    token: Option<&'c str>,
+}
+
+/// What a call that waited met.
+enum Waited {
+    Told,
+    BodyCame,
+    TooLate,
 }
 
 /// What is under one name.
@@ -172,13 +189,14 @@ impl Dispatch {
         called
     }
 
-    async fn called<'a>(&self, call: Call<'a>, metered: &mut Option<Metered>) -> Result<Reply<'a>, Failure> {
+    async fn called<'a>(&self, mut call: Call<'a>, metered: &mut Option<Metered>) -> Result<Reply<'a>, Failure> {
         if metered.is_none()
             && let Some(unknown) = self.unknown.get(call.protocol as usize)
         {
             unknown.fetch_add(1, Ordering::Relaxed);
         }
-        let (mut lease, deadline) = self.lease_for(call.client, call.function, call.token, call.deadline).await?;
+        let who = Who { client: call.client, token: call.token };
+        let (mut lease, deadline) = self.lease_for(who, call.function, &mut call.body, call.deadline).await?;
         loop {
             match exchange::connect(&lease, deadline).await? {
                 Some(stream) => {
@@ -194,7 +212,7 @@ impl Dispatch {
                 None => {
                     lease.handler().mark_unhealthy();
                     drop(lease);
-                    (lease, _) = self.lease_for(call.client, call.function, call.token, Some(deadline)).await?;
+                    (lease, _) = self.lease_for(who, call.function, &mut call.body, Some(deadline)).await?;
                 }
             }
         }
@@ -210,24 +228,25 @@ impl Dispatch {
         token: Option<&str>,
         asked: Option<Instant>,
     ) -> Result<(Lease, Instant), Failure> {
-        self.lease_for(None, name, token, asked).await
+        self.lease_for(Who { client: None, token }, name, &mut Body::Bytes(&[]), asked).await
     }
 
     async fn lease_for(
         &self,
-        client: Option<Client>,
+        who: Who<'_>,
         name: &str,
-        token: Option<&str>,
+        body: &mut Body<'_>,
         asked: Option<Instant>,
     ) -> Result<(Lease, Instant), Failure> {
         let begun = Instant::now();
         let mut place: Option<table::Place> = None;
+        let mut line = if body.is_whole() { Line::Whole } else { Line::Coming };
         loop {
-            let function = self.callable(name, token)?;
+            let function = self.callable(name, who.token)?;
             let limit = begun + function.limits().timeout;
             let deadline = asked.map_or(limit, |asked| asked.min(limit));
-            let waits = place.as_ref().filter(|place| place.is_in(&function));
-            if let Some(lease) = function.try_lease(waits) {
+            let waits = place.as_ref().filter(|place| place.is_in(&function, line));
+            if let Some(lease) = function.try_lease(line, waits) {
                 return Ok((lease, deadline));
             }
             if let Some(why) = function.refusal() {
@@ -239,25 +258,43 @@ impl Dispatch {
                 Failure::new(FailureKind::QueueFull, text)
             };
             let Some(waits) = waits else {
-                place = Some(function.queue(client).ok_or_else(full)?);
+                place = Some(function.queue(line, who.client).ok_or_else(full)?);
                 // A handler may have become free between the look and the queueing.
                 continue;
             };
             let told = async {
                 waits.told().await;
-                true
+                Ok(Waited::Told)
             };
             let late = async {
                 Timer::at(deadline).await;
-                false
+                Ok(Waited::TooLate)
             };
-            let told = told.or(late).await;
+            let came = async {
+                match line {
+                    Line::Whole => std::future::pending().await,
+                    Line::Coming => {
+                        let turn = async {
+                            Timer::after(table::TURN).await;
+                            Ok(Waited::Told)
+                        };
+                        let came = async { body.whole().await.map(|()| Waited::BodyCame) };
+                        came.or(turn).await
+                    }
+                }
+            };
+            let waited = told.or(late).or(came).await.map_err(|e| exchange::caller_failure(&e))?;
             if waits.gave_way() {
                 return Err(full());
             }
-            if !told {
-                let text = format!("no handler of {name} became free in time");
-                return Err(Failure::new(FailureKind::TooLate, text));
+            match waited {
+                Waited::Told => {}
+                // From here on it waits as others do.
+                Waited::BodyCame => line = Line::Whole,
+                Waited::TooLate => {
+                    let text = format!("no handler of {name} became free in time");
+                    return Err(Failure::new(FailureKind::TooLate, text));
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The line of calls that wait for a handler of one function: first come, first served, whoever is woken when.
+//! The line of calls that wait for a handler of one function: first come, first served, whoever is woken when. Calls from
+//! addresses that may be made up let others pass.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -7,7 +8,7 @@ use std::task::{Poll, Waker};
 
 use crate::client::Client;
 
-/// The line. Its numbers only grow, so they are sorted.
+/// The line, sorted by its numbers. Those of strangers are odd.
 #[derive(Debug, Default)]
 pub(super) struct Queue(Mutex<Line>);
 
@@ -26,16 +27,19 @@ enum State {
 }
 
 impl Queue {
-    /// A number at the end of the line for a call of `client`. Where `most` wait already, the last call of the client that
+    /// A number at the end of the line for a call of `client`, and behind those that come next where that is strangers. Where `most` wait already, the last call of the client that
     /// has most of them gives way, if it still has no fewer than this one then.
     pub(super) fn join(&self, most: usize, client: Option<Client>) -> Option<u64> {
         let mut line = self.line();
         if line.waiting.len() >= most && !line.make_room(client) {
             return None;
         }
-        let number = line.next;
+        // Who may be nobody lets as many pass as may wait, and no more: so nobody waits for ever.
+        let behind = if client == Some(Client::STRANGERS) { 2 * most as u64 + 1 } else { 0 };
+        let number = 2 * line.next + behind;
         line.next += 1;
-        line.waiting.push_back((number, client, State::Waits(None)));
+        let at = line.position(number).unwrap_or_else(|at| at);
+        line.waiting.insert(at, (number, client, State::Waits(None)));
         Some(number)
     }
 

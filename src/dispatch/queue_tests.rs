@@ -28,7 +28,9 @@ fn handler(n: usize) -> Arc<Handler> {
 /// A call of one of several clients.
 fn ask_of<'a>(dispatch: &'a Dispatch, client: u8) -> Waiting<'a> {
     let client = Client::of([192, 0, 2, client].into());
-    Box::pin(dispatch.lease_for(Some(client), "f", None, None))
+    Box::pin(async move {
+        dispatch.lease_for(Who { client: Some(client), token: None }, "f", &mut Body::Bytes(b""), None).await
+    })
 }
 
 #[test]
@@ -235,4 +237,149 @@ fn connections_that_no_call_needs_are_closed_but_for_one() {
     assert_eq!(handler.idle_connections().len(), 1, "the one used since");
     handler.close_unused_since(Some(Instant::now()));
     assert_eq!(handler.idle_connections().len(), 1);
+}
+
+/// A body of which nothing comes before `whole` is set.
+struct Late(Arc<AtomicBool>);
+
+impl crate::call::BodyStream for Late {
+    fn length(&self) -> Option<u64> {
+        Some(5)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn poll_whole(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if self.is_whole() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Pending
+    }
+}
+
+/// A call whose body comes when that is set.
+fn ask_late<'a>(dispatch: &'a Dispatch, whole: &Arc<AtomicBool>) -> Waiting<'a> {
+    let mut late = Late(Arc::clone(whole));
+    Box::pin(async move {
+        let who = Who { client: Some(Client::of([192, 0, 2, 9].into())), token: None };
+        dispatch.lease_for(who, "f", &mut Body::Stream(&mut late), None).await
+    })
+}
+
+#[test]
+fn calls_whose_bodies_do_not_come_leave_places_to_whole_ones_which_do_not_wait_for_them() {
+    let dispatch = Dispatch::default();
+    dispatch.install(function(4, 1));
+    let never = Arc::default();
+    let mut late: Vec<Waiting> = (0..5).map(|_| ask_late(&dispatch, &never)).collect();
+    let mut held: Vec<Lease> = late.iter_mut().filter_map(poll).collect();
+    assert_eq!(held.len(), 3, "three quarters of the places");
+    let whole = poll(&mut ask_of(&dispatch, 1)).expect("it does not wait behind them");
+    let mut next = ask_of(&dispatch, 1);
+    assert!(poll(&mut next).is_none());
+    // As many are told as may have a place, and whole ones come first.
+    drop(held.pop());
+    assert!(late.drain(3..).all(|mut call| poll(&mut call).is_none()), "a whole one waits");
+    assert!(poll(&mut next).is_some());
+    drop(whole);
+}
+
+#[test]
+fn a_call_whose_body_came_waits_with_the_whole_ones() {
+    let dispatch = Dispatch::default();
+    dispatch.install(function(1, 1));
+    let running = poll(&mut ask_of(&dispatch, 1)).unwrap();
+    let comes = Arc::new(AtomicBool::new(false));
+    let mut late = ask_late(&dispatch, &comes);
+    assert!(poll(&mut late).is_none());
+    comes.store(true, Ordering::Relaxed);
+    assert!(poll(&mut late).is_none(), "from here on it is in their line");
+    let mut behind = ask_of(&dispatch, 2);
+    assert!(poll(&mut behind).is_none());
+    drop(running);
+    assert!(poll(&mut behind).is_none());
+    assert!(poll(&mut late).is_some());
+}
+
+#[test]
+fn a_body_that_is_sent_gives_the_place_of_one_that_comes_to_the_next() {
+    let dispatch = Dispatch::default();
+    dispatch.install(function(2, 1));
+    let never = Arc::default();
+    let first = poll(&mut ask_late(&dispatch, &never)).unwrap();
+    let mut second = ask_late(&dispatch, &never);
+    assert!(poll(&mut second).is_none(), "one of the two places");
+    first.body_came();
+    assert!(poll(&mut second).is_some());
+    assert_eq!(dispatch.function("f").unwrap().waiting(), 0);
+}
+
+#[test]
+fn while_whole_calls_always_wait_one_whose_body_comes_has_its_turn() {
+    let dispatch = Dispatch::default();
+    dispatch.install(function(1, 1));
+    let mut running = poll(&mut ask_of(&dispatch, 1));
+    let mut line: VecDeque<Waiting> = (0..3).map(|_| ask_of(&dispatch, 1)).collect();
+    assert!(line.iter_mut().all(|call| poll(call).is_none()));
+    let never = Arc::default();
+    let mut late = ask_late(&dispatch, &never);
+    assert!(poll(&mut late).is_none());
+    drop(running.take());
+    assert!(line.iter_mut().all(|call| poll(call).is_none()), "the place is another's");
+    let lease = poll(&mut late).expect("its turn");
+    let mut again = ask_late(&dispatch, &never);
+    assert!(poll(&mut again).is_none());
+    drop(lease);
+    assert!(poll(&mut again).is_none(), "not two of them after each other");
+    assert!(poll(&mut line[0]).is_some());
+}
+
+#[test]
+fn who_is_owed_a_place_and_gives_up_leaves_it_to_others() {
+    let dispatch = Dispatch::default();
+    dispatch.install(function(1, 1));
+    let running = poll(&mut ask_of(&dispatch, 1)).unwrap();
+    let mut whole = ask_of(&dispatch, 1);
+    assert!(poll(&mut whole).is_none());
+    let mut late = ask_late(&dispatch, &Arc::default());
+    assert!(poll(&mut late).is_none());
+    drop(running);
+    assert!(poll(&mut whole).is_none());
+    drop(late);
+    assert!(poll(&mut whole).is_some());
+}
+
+#[test]
+fn calls_of_strangers_let_as_many_pass_as_may_wait_and_no_more() {
+    let dispatch = Dispatch::default();
+    dispatch.install(function(1, 1));
+    let ask_of_stranger = || -> Waiting {
+        let who = Who { client: Some(Client::STRANGERS), token: None };
+        let dispatch = &dispatch;
+        Box::pin(async move { dispatch.lease_for(who, "f", &mut Body::Bytes(b""), None).await })
+    };
+    let mut running = poll(&mut ask_of(&dispatch, 1));
+    let mut strangers: Vec<Waiting> = (0..2).map(|_| ask_of_stranger()).collect();
+    assert!(strangers.iter_mut().all(|call| poll(call).is_none()));
+    let mut passed = 0;
+    // Somebody always waits.
+    let mut next = ask_of(&dispatch, 1);
+    assert!(poll(&mut next).is_none());
+    loop {
+        drop(running.take());
+        running = poll(&mut next);
+        if running.is_none() {
+            break;
+        }
+        passed += 1;
+        next = ask_of(&dispatch, 1);
+        assert!(poll(&mut next).is_none());
+        assert!(poll(&mut strangers[1]).is_none(), "in their order");
+    }
+    // The second stranger counts too.
+    assert_eq!(passed, 99);
+    assert!(poll(&mut strangers[0]).is_some());
 }

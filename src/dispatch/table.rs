@@ -6,18 +6,15 @@ use std::time::{Duration, Instant};
 
 use event_listener::Event;
 
+use super::handler::Handler;
 use super::queue::Queue;
 use super::sleep::Sleep;
 use crate::client::Client;
 use crate::function::{Limits, Name};
-use crate::net::{Address, Stream};
-use crate::reactor::Timer;
 use crate::tokens::{self, Digest};
 
-/// Idle connections kept to one handler, and no more than it takes calls at once. A new connection costs more than a call.
-const IDLE_CONNECTIONS: usize = 64;
-/// How long a connection is kept that no call needs. One stays: the next call seldom needs more.
-const KEPT_FOR: Duration = Duration::from_secs(10);
+/// How often a call whose body is still to come gets a place though whole ones wait: it may be a large one.
+pub(super) const TURN: Duration = Duration::from_secs(2);
 
 /// One version of a function and the handlers that serve it.
 #[derive(Debug)]
@@ -29,6 +26,13 @@ pub struct Function {
     handlers: Mutex<Vec<Arc<Handler>>>,
     /// Calls that wait. As many are told as there are places, or all when they have to look for something else.
     queue: Queue,
+    /// Calls that wait for a handler while their bodies are still to come: whole ones do not wait for them.
+    coming: Queue,
+    /// Places of handlers that such calls have.
+    unfinished: AtomicUsize,
+    /// One more than the number of the call in `coming` that gets the next place, and when one last did.
+    owed: AtomicU64,
+    turn: Mutex<Option<Instant>>,
     refused: AtomicU64,
     calls: AtomicU64,
     retired: AtomicBool,
@@ -39,36 +43,27 @@ pub struct Function {
     idle: Event,
 }
 
-/// A handler that calls can be sent to.
-#[derive(Debug)]
-pub struct Handler {
-    id: String,
-    address: Address,
-    healthy: AtomicBool,
-    in_flight: AtomicUsize,
-    /// Connections that no call uses, and since when, the longest unused first.
-    idle: Mutex<Vec<(Stream, Instant)>>,
-    /// Notified when one is kept.
-    kept: Event,
-    /// Notified when a call found nobody listening.
-    broken: Event,
-    /// Whether a call made it doubtful that the handler is well; whether it gets no calls until that is known.
-    doubtful: AtomicBool,
-    held: AtomicBool,
-    /// Notified when it becomes doubtful.
-    doubt: Event,
-}
-
 /// A handler taken for one call; given back when dropped.
 #[derive(Debug)]
 pub struct Lease {
     function: Arc<Function>,
     handler: Arc<Handler>,
+    /// Whether the call's body is still to come.
+    coming: AtomicBool,
+}
+
+/// Where a call waits for a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// All of it is here.
+    Whole,
+    /// Its body is still to come.
+    Coming,
 }
 
 /// A place in a function's queue: its number. Given back when dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Function>, u64);
+pub struct Place(Arc<Function>, Line, u64);
 
 impl Function {
     /// A function without handlers: calls wait until [one comes](Self::add).
@@ -79,6 +74,10 @@ impl Function {
             auth: Vec::new(),
             handlers: Mutex::default(),
             queue: Queue::default(),
+            coming: Queue::default(),
+            unfinished: AtomicUsize::new(0),
+            owed: AtomicU64::new(0),
+            turn: Mutex::default(),
             refused: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             retired: AtomicBool::new(false),
@@ -197,7 +196,7 @@ impl Function {
 
     /// Calls that wait for a handler now.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.coming.len()
     }
 
     /// Calls that were given to a handler so far.
@@ -241,30 +240,81 @@ impl Function {
 
     pub(super) fn wake_waiting(&self) {
         self.queue.tell(usize::MAX);
+        self.coming.tell(usize::MAX);
     }
 
     /// Takes the least busy handler with a place free, when there is one left over for each call that came before: all of
     /// those that wait, or those that stand before `place`.
-    pub(super) fn try_lease(self: &Arc<Self>, place: Option<&Place>) -> Option<Lease> {
+    pub(super) fn try_lease(self: &Arc<Self>, line: Line, place: Option<&Place>) -> Option<Lease> {
         if self.retired.load(Ordering::Acquire) {
             return None;
         }
         let handlers = self.handlers();
-        let before = self.queue.before(place.map(|place| place.1));
-        if before > 0 && handlers.iter().map(|h| self.free_of(h)).sum::<usize>() <= before {
-            return None;
+        let number = place.map(|place| place.2);
+        match line {
+            Line::Whole => {
+                let owed = usize::from(self.owed.load(Ordering::Acquire) != 0);
+                let before = self.queue.before(number) + owed;
+                if before > 0 && handlers.iter().map(|h| self.free_of(h)).sum::<usize>() <= before {
+                    return None;
+                }
+            }
+            Line::Coming => {
+                if self.open_to_coming(&handlers, number) <= self.coming.before(number) {
+                    return None;
+                }
+            }
         }
         let free = handlers.iter().filter(|h| self.free_of(h) > 0).min_by_key(|h| h.in_flight())?;
         // Under the table's lock, so two callers cannot both take the last place.
         free.in_flight.fetch_add(1, Ordering::AcqRel);
         self.calls.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { function: Arc::clone(self), handler: Arc::clone(free) })
+        let coming = line == Line::Coming;
+        if coming {
+            self.unfinished.fetch_add(1, Ordering::AcqRel);
+            if number.is_some_and(|number| self.is_owed(number)) {
+                self.owed.store(0, Ordering::Release);
+            }
+        }
+        Some(Lease { function: Arc::clone(self), handler: Arc::clone(free), coming: coming.into() })
+    }
+
+    /// How many calls whose bodies are still to come may have a place now: of all places three quarters, since others would
+    /// have to wait for who may never go on. While whole calls wait, the first one, now and then.
+    fn open_to_coming(&self, handlers: &[Arc<Handler>], number: Option<u64>) -> usize {
+        let (mut all, mut free) = (0, 0);
+        for handler in handlers.iter().filter(|h| h.takes_calls()) {
+            all += self.limits.concurrency;
+            free += self.free_of(handler);
+        }
+        let left = (all * 3 / 4).max(1).saturating_sub(self.unfinished.load(Ordering::Acquire));
+        if self.queue.len() == 0 || left == 0 {
+            return free.min(left);
+        }
+        let Some(number) = number.filter(|&number| self.coming.before(Some(number)) == 0) else { return 0 };
+        if self.is_owed(number) {
+            return free.min(1);
+        }
+        let (mut turn, now) = (self.turn.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        if turn.is_some_and(|turn| now.saturating_duration_since(turn) < TURN) {
+            return 0;
+        }
+        *turn = Some(now);
+        self.owed.store(number + 1, Ordering::Release);
+        free.min(1)
+    }
+
+    fn is_owed(&self, number: u64) -> bool {
+        self.owed.load(Ordering::Acquire) == number + 1
     }
 
     /// Tells those who wait longest, as many as there are places, those included who were told and did not come yet.
     fn tell_of_places(&self) {
         let places = self.handlers().iter().map(|h| self.free_of(h)).sum::<usize>();
         self.queue.tell(places);
+        if places > self.queue.len() || self.owed.load(Ordering::Acquire) != 0 {
+            self.coming.tell(places);
+        }
     }
 
     /// Places for calls that a handler has free.
@@ -275,145 +325,24 @@ impl Function {
         }
     }
 
-    pub(super) fn queue(self: &Arc<Self>, client: Option<Client>) -> Option<Place> {
-        let number = self.queue.join(self.limits.queue, client);
+    fn line(&self, line: Line) -> &Queue {
+        match line {
+            Line::Whole => &self.queue,
+            Line::Coming => &self.coming,
+        }
+    }
+
+    pub(super) fn queue(self: &Arc<Self>, line: Line, client: Option<Client>) -> Option<Place> {
+        let number = self.line(line).join(self.limits.queue, client);
         if number.is_none() {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         self.sleep.call_waits();
-        number.map(|number| Place(Arc::clone(self), number))
+        number.map(|number| Place(Arc::clone(self), line, number))
     }
 
     fn handlers(&self) -> MutexGuard<'_, Vec<Arc<Handler>>> {
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Handler {
-    /// A handler whose `/health` answered at `address`.
-    pub fn new(id: String, address: Address) -> Self {
-        Self {
-            id,
-            address,
-            healthy: AtomicBool::new(true),
-            in_flight: AtomicUsize::new(0),
-            idle: Mutex::default(),
-            kept: Event::new(),
-            broken: Event::new(),
-            doubtful: AtomicBool::new(false),
-            held: AtomicBool::new(false),
-            doubt: Event::new(),
-        }
-    }
-
-    /// The backend's id for it.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// Whether calls may be sent to it.
-    pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Acquire)
-    }
-
-    fn takes_calls(&self) -> bool {
-        self.is_healthy() && !self.held.load(Ordering::Acquire)
-    }
-
-    /// Calls it works on now.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
-    }
-
-    /// From now on it gets no calls; whoever waits on [`Handler::broken`] learns of it.
-    pub fn mark_unhealthy(&self) {
-        self.healthy.store(false, Ordering::Release);
-        self.idle_connections().clear();
-        self.broken.notify(usize::MAX);
-    }
-
-    /// Completes when the handler was marked unhealthy.
-    pub async fn broken(&self) {
-        loop {
-            let broken = self.broken.listen();
-            if !self.is_healthy() {
-                return;
-            }
-            broken.await;
-        }
-    }
-
-    /// A call made it doubtful that the handler is well; `broke` when it closed the connection without an answer. It may
-    /// be ending then, so it gets no calls until it was [asked](Self::doubted) and [readmitted](Function::readmit). A
-    /// function that did not answer in time may only be slow: its handler still gets calls meanwhile.
-    pub fn doubt(&self, broke: bool) {
-        if broke {
-            self.held.store(true, Ordering::Release);
-        }
-        self.doubtful.store(true, Ordering::Release);
-        self.doubt.notify(usize::MAX);
-    }
-
-    /// Completes when a call made it doubtful that the handler is well since this last completed.
-    pub async fn doubted(&self) {
-        loop {
-            let doubt = self.doubt.listen();
-            if self.doubtful.swap(false, Ordering::AcqRel) {
-                return;
-            }
-            doubt.await;
-        }
-    }
-
-    /// An open connection that no call uses and the handler did not close.
-    pub(super) fn idle_connection(&self) -> Option<Stream> {
-        loop {
-            let (stream, _) = self.idle_connections().pop()?;
-            // Nothing may come on an idle connection: bytes or an end mean that it cannot be used.
-            if matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock) {
-                return Some(stream);
-            }
-        }
-    }
-
-    /// Keeps a connection for the next call; `most` calls it takes at once.
-    pub(super) fn keep(&self, stream: Stream, most: usize) {
-        let mut idle = self.idle_connections();
-        if idle.len() < IDLE_CONNECTIONS.min(most) && self.is_healthy() {
-            idle.push((stream, Instant::now()));
-            drop(idle);
-            self.kept.notify(1);
-        }
-    }
-
-    /// Closes connections that no call needed for a while, for ever.
-    pub async fn close_unused(&self) {
-        loop {
-            let kept = self.kept.listen();
-            if self.idle_connections().len() <= 1 {
-                kept.await;
-            } else {
-                Timer::after(KEPT_FOR).await;
-                self.close_unused_since(Instant::now().checked_sub(KEPT_FOR));
-            }
-        }
-    }
-
-    pub(super) fn close_unused_since(&self, then: Option<Instant>) {
-        let mut idle = self.idle_connections();
-        let unused = idle.iter().take_while(|(_, since)| then.is_some_and(|then| *since <= then)).count();
-        let most = idle.len().saturating_sub(1);
-        idle.drain(..unused.min(most));
-        idle.shrink_to_fit();
-    }
-
-    pub(super) fn idle_connections(&self) -> MutexGuard<'_, Vec<(Stream, Instant)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -426,11 +355,22 @@ impl Lease {
     pub(super) fn function(&self) -> &Function {
         &self.function
     }
+
+    /// All of the call's body was sent.
+    pub(super) fn body_came(&self) {
+        if self.coming.swap(false, Ordering::AcqRel) {
+            self.function.unfinished.fetch_sub(1, Ordering::AcqRel);
+            self.function.tell_of_places();
+        }
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.function.sleep.touch();
+        if *self.coming.get_mut() {
+            self.function.unfinished.fetch_sub(1, Ordering::AcqRel);
+        }
         let before = self.handler.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.function.tell_of_places();
         if before == 1 {
@@ -440,25 +380,28 @@ impl Drop for Lease {
 }
 
 impl Place {
-    /// Whether this is a place in the queue of `function`, the very version.
-    pub(super) fn is_in(&self, function: &Arc<Function>) -> bool {
-        Arc::ptr_eq(&self.0, function)
+    /// Whether this is a place in that line of `function`, the very version.
+    pub(super) fn is_in(&self, function: &Arc<Function>, line: Line) -> bool {
+        Arc::ptr_eq(&self.0, function) && self.1 == line
     }
 
     /// Whether it was taken for a call of another client.
     pub(super) fn gave_way(&self) -> bool {
-        self.0.queue.gave_way(self.1)
+        self.0.line(self.1).gave_way(self.2)
     }
 
     /// Completes when its call has to look for a handler again.
     pub(super) async fn told(&self) {
-        self.0.queue.told(self.1).await;
+        self.0.line(self.1).told(self.2).await;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.queue.leave(self.1);
+        self.0.line(self.1).leave(self.2);
+        if self.1 == Line::Coming && self.0.is_owed(self.2) {
+            self.0.owed.store(0, Ordering::Release);
+        }
         // Whoever gave up may have been told of a place that is another's now.
         self.0.tell_of_places();
     }

@@ -193,7 +193,61 @@ fn copy(from: &[u8], to: &mut [u8], n: usize) {
     }
 }
 
+impl RequestBody<'_> {
+    /// Nothing came: an error where that is for too long, or where somebody else needs the connection.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let patience = self.patience;
+        let pause = self.pause.get_or_insert_with(|| Timer::after(patience));
+        if Pin::new(pause).poll(cx).is_ready() {
+            return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the body did not arrive in time"));
+        }
+        self.behind = MAKES_UP;
+        self.seat.stall();
+        self.seat.poll_evicted(cx).map(|()| given_up())
+    }
+}
+
 impl BodyStream for RequestBody<'_> {
+    fn is_whole(&self) -> bool {
+        if self.is_longer_than(self.left.allowed) {
+            return true;
+        }
+        let mut here = self.input.bytes();
+        match &self.left.framing {
+            FramingLeft::Length(left) => *left <= here.len() as u64,
+            FramingLeft::Chunks(decoder) => {
+                let mut decoder = decoder.clone();
+                while !decoder.is_done() && !here.is_empty() {
+                    // What is wrong with it is told to who reads.
+                    let Ok((used, _)) = decoder.decode(here) else { return true };
+                    here = here.get(used..).unwrap_or_default();
+                }
+                decoder.is_done()
+            }
+        }
+    }
+
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_whole() {
+            self.say_continue()?;
+            self.input.compact();
+            let room = self.input.buf.get_mut(self.input.end..).unwrap_or_default();
+            if room.is_empty() {
+                return Poll::Pending;
+            }
+            let Poll::Ready(received) = Self::poll_receive(self.stream, cx, room) else {
+                return self.poll_pause(cx).map(Err);
+            };
+            let n = received?;
+            self.input.end += n;
+            self.pause = None;
+            if !self.is_kept(n) {
+                return Poll::Ready(Err(given_up()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn length(&self) -> Option<u64> {
         match self.left.framing {
             FramingLeft::Length(n) => Some(n),
@@ -220,17 +274,7 @@ impl BodyStream for RequestBody<'_> {
                 Poll::Ready(Ok(n))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Pending => {
-                let patience = self.patience;
-                let pause = self.pause.get_or_insert_with(|| Timer::after(patience));
-                if Pin::new(pause).poll(cx).is_pending() {
-                    self.behind = MAKES_UP;
-                    self.seat.stall();
-                    futures_lite::ready!(self.seat.poll_evicted(cx));
-                    return Poll::Ready(Err(given_up()));
-                }
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body did not arrive in time")))
-            }
+            Poll::Pending => self.poll_pause(cx).map(Err),
         }
     }
 }
