@@ -104,6 +104,24 @@ impl Stream {
         }
     }
 
+    /// Waits until `start` is there to be read, or something else than it; over TLS for anything.
+    ///
+    /// # Errors
+    /// As recv(2), or the peer closed.
+    pub async fn begins_with(&self, start: &[u8; 24]) -> io::Result<()> {
+        let Self::Tcp(s) = self else { return self.readable().await };
+        s.read_with(|socket| {
+            let mut here = [0; 24];
+            let (n, _) = rustix::net::recv(socket, &mut here, RecvFlags::PEEK)?;
+            match here.get(..n).unwrap_or_default() {
+                [] => Err(io::ErrorKind::UnexpectedEof.into()),
+                part if n < start.len() && start.starts_with(part) => Err(io::ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
     /// The next byte, which is still to be read; `None` where none is there, or it is TLS that has it.
     pub fn first_byte(&self) -> Option<u8> {
         let Self::Tcp(s) = self else { return None };

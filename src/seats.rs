@@ -108,6 +108,15 @@ impl Seats {
         }
     }
 
+    /// Takes a seat at once. At the bound somebody is told to leave for it, who does so when his task has its turn.
+    pub fn take_over(self: &Arc<Self>, client: Client) -> Seat {
+        let mut table = self.table();
+        if table.taken() >= self.bound {
+            table.make_room(self.millis(), None);
+        }
+        table.seat(self, client)
+    }
+
     /// Takes a seat if one is free for the client.
     pub fn try_take(self: &Arc<Self>, client: Client) -> Option<Seat> {
         let mut table = self.table();
@@ -376,6 +385,16 @@ mod tests {
         assert!(seats.try_take(client("10.0.0.2")).is_none() && seats.try_take(client("10.0.0.3")).is_some());
         let local: Vec<_> = (0..4).map(|_| take(&seats, "127.0.0.1")).collect();
         assert_eq!(local.len(), 4);
+    }
+
+    #[test]
+    fn who_takes_over_does_not_wait_for_who_leaves() {
+        let seats = Seats::new(2, 0);
+        let sitting: Vec<_> = ["10.0.0.9", "10.0.0.9"].map(|of| seats.take_over(client(of))).into();
+        assert!(!sitting.iter().any(is_out));
+        let third = seats.take_over(client("10.0.0.1"));
+        assert_eq!(sitting.iter().filter(|seat| is_out(seat)).count(), 1);
+        assert!(!is_out(&third));
     }
 
     #[test]

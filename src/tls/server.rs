@@ -19,11 +19,16 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use super::files;
 use super::session::Session;
 use super::stream::TlsStream;
+use crate::client::Client;
 use crate::reactor::{Async, Timer};
+use crate::seats::Seats;
 
 /// Handshakes at once at a door. At the bound the oldest is given up for a new one: each may hold a record and our
 /// certificates, some 20 KiB.
 const HANDSHAKES: usize = 64;
+/// Connections at a door that hold more than a KiB of a record, and up to 18 KiB, while its rest does not come. At the bound one is
+/// closed for a new one: of the client that has most of them the one that waits for longest.
+const PARTS: usize = 64;
 /// Longest time and most bytes that a connection is read after its handshake failed: closing a socket with unread bytes resets it,
 /// and the peer may lose the alert that says why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -62,6 +67,8 @@ pub struct Acceptor {
     handshakes: AtomicUsize,
     /// Handshakes listen to it in the order in which they began.
     oldest: Event,
+    /// Connections that hold a part of a record.
+    parts: Arc<Seats>,
 }
 
 impl Doors {
@@ -137,7 +144,12 @@ fn config(
 
 impl Acceptor {
     fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config: Mutex::new(config), handshakes: AtomicUsize::new(0), oldest: Event::new() }
+        Self {
+            config: Mutex::new(config),
+            handshakes: AtomicUsize::new(0),
+            oldest: Event::new(),
+            parts: Seats::new(PARTS, 0),
+        }
     }
 
     /// Does the handshake within `patience`. A peer that says nothing takes no place among [`HANDSHAKES`].
@@ -161,6 +173,7 @@ impl Acceptor {
         let config = Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner));
         let session = Session::server(config).map_err(io::Error::other)?;
         let stream = TlsStream::new(socket, session);
+        let peer = stream.socket().get_ref().peer_addr()?;
         let _place = Place::take(self);
         let given_up = async {
             self.oldest.listen().await;
@@ -173,7 +186,7 @@ impl Acceptor {
             }
             return Err(e);
         }
-        Ok(stream)
+        Ok(stream.among(&self.parts, Client::of(peer.ip())))
     }
 }
 

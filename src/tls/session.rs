@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::seats::Seat;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
@@ -40,6 +41,8 @@ pub(super) struct Session {
     /// We said so.
     closed: bool,
     failed: Option<Error>,
+    /// Its seat among those that hold a part of a record.
+    pub(super) seat: Option<Seat>,
 }
 
 enum Side {
@@ -109,6 +112,7 @@ impl Session {
             ended: false,
             closed: false,
             failed: None,
+            seat: None,
         }
     }
 
@@ -132,6 +136,11 @@ impl Session {
     /// Whether there is a part of a record.
     pub(super) fn has_part(&self) -> bool {
         self.start < self.end
+    }
+
+    /// Bytes of what came and was not understood yet.
+    pub(super) fn part(&self) -> usize {
+        self.end - self.start
     }
 
     /// Room for what the peer sends; none where a message is too long.

@@ -4,10 +4,12 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use crate::client::Client;
 use crate::reactor::Async;
+use crate::seats::Seats;
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::session::{RECORD, Session};
@@ -16,11 +18,21 @@ use super::session::{RECORD, Session};
 pub struct TlsStream {
     socket: Async<TcpStream>,
     session: Mutex<Session>,
+    /// Where who holds a part of a record takes a seat, and whose connection it is; `None` where nobody else needs the room.
+    parts: Option<(Arc<Seats>, Client)>,
 }
+
+/// Bytes of a record that each connection may have here while it waits for the rest.
+const PART: usize = 1024;
 
 impl TlsStream {
     pub(super) fn new(socket: Async<TcpStream>, session: Session) -> Self {
-        Self { socket, session: Mutex::new(session) }
+        Self { socket, session: Mutex::new(session), parts: None }
+    }
+
+    /// The same, which shares `parts` with other connections from now on.
+    pub(super) fn among(self, parts: &Arc<Seats>, client: Client) -> Self {
+        Self { parts: Some((Arc::clone(parts), client)), ..self }
     }
 
     /// The socket below.
@@ -79,6 +91,10 @@ impl TlsStream {
             if !session.unsent().is_empty() {
                 // An alert, or an answer to new keys. Nobody waits for it.
                 let _ = self.send(&mut session, cx);
+            }
+            if matches!(read, Ok(n) if n > 0) {
+                // A record came whole: a next one has its own time.
+                session.seat = None;
             }
             match read.map_err(broken)? {
                 0 if !session.has_ended() && !buf.is_empty() => ready!(self.receive(&mut session, cx))?,
@@ -166,11 +182,24 @@ impl TlsStream {
             Poll::Ready(Err(e)) => Err(e),
             Poll::Pending => {
                 session.give_back();
-                return Poll::Pending;
+                return self.hold_part(session, cx);
             }
         };
         session.give_back();
         Poll::Ready(n)
+    }
+}
+
+impl TlsStream {
+    /// Nothing more is there now. A long part of a record is held for a while, but not when too many others hold such.
+    fn hold_part(&self, session: &mut Session, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some((parts, client)) = self.parts.as_ref().filter(|_| session.part() > PART) else {
+            session.seat = None;
+            return Poll::Pending;
+        };
+        let seat = session.seat.get_or_insert_with(|| parts.take_over(*client));
+        let gone = || io::Error::new(io::ErrorKind::TimedOut, "TLS: a record came too slowly while others came");
+        seat.poll_evicted(cx).map(|()| Err(gone()))
     }
 }
 

@@ -136,3 +136,33 @@ fn what_the_peer_does_not_take_is_bounded_and_comes_in_order() {
     block_on(std::future::poll_fn(|cx| stream.poll_close(cx))).unwrap();
     assert_eq!(read.join().unwrap(), written);
 }
+
+#[test]
+fn of_those_who_hold_long_parts_of_records_the_one_that_waits_for_longest_gives_way() {
+    let parts = Seats::new(2, 0);
+    let client = Client::of([10, 0, 0, 1].into());
+    let mut held: Vec<_> =
+        (0..3).map(|_| connected()).map(|(peer, stream)| (peer, stream.among(&parts, client))).collect();
+    let mut buf = [0; 9000];
+    for (peer, stream) in &mut held {
+        peer.session.write(&[7; 8000]).unwrap();
+        peer.send(PART / 2);
+        block_on(std::future::poll_fn(|cx| stream.poll_readable(cx))).unwrap();
+        assert!(waits(|cx| stream.poll_read(cx, &mut buf)));
+        assert!(stream.session().seat.is_none(), "a short part is everybody's");
+    }
+    for (peer, stream) in &mut held {
+        peer.send(4000);
+        block_on(std::future::poll_fn(|cx| stream.poll_readable(cx))).unwrap();
+        let _ = stream.poll_read(&mut Context::from_waker(Waker::noop()), &mut buf);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let [(_, first), (_, second), (peer, third)] = &mut held[..] else { panic!() };
+    let gone = block_on(std::future::poll_fn(|cx| first.poll_read(cx, &mut buf))).unwrap_err();
+    assert_eq!(gone.kind(), io::ErrorKind::TimedOut);
+    assert!(waits(|cx| second.poll_read(cx, &mut buf)));
+    assert!(waits(|cx| third.poll_read(cx, &mut buf)));
+    peer.send(usize::MAX);
+    assert_eq!(block_on(std::future::poll_fn(|cx| third.poll_read(cx, &mut buf))).unwrap(), 8000);
+    assert!(third.session().seat.is_none(), "it came whole");
+}

@@ -18,6 +18,7 @@ use super::{Config, Door};
 use crate::h2_socket::Socket;
 use crate::net::Stream;
 use crate::reactor::{Async, Timer};
+use crate::seats::Seat;
 
 /// Streams reset by the peer before we looked at them; `h2` closes the connection at more (CVE-2023-44487). A connection
 /// looks at its streams each time it reads, so a client that is well has none.
@@ -30,6 +31,9 @@ const REMEMBERED_RESETS: usize = 10;
 const RESET_MEMORY: Duration = Duration::from_secs(5);
 /// How long the last frames may take to leave when a connection is closed at once.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a client says first (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection to its end.
 pub(super) async fn run(socket: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<Peer>) {
@@ -52,7 +56,16 @@ pub(super) async fn run(socket: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<P
             None => Ok(Stream::from(socket)),
         };
         let stream = stream.inspect_err(|e| log::debug!("gRPC: a handshake failed: {e}")).ok()?;
-        builder.handshake::<_, Piece>(Socket::new(stream, Arc::clone(peer))).await.ok()
+        // Before that nothing is held for it but the socket.
+        stream.begins_with(PREFACE).await.ok()?;
+        let fresh = door.fresh.take(peer.client).await?;
+        let h2 = builder.handshake::<_, Piece>(Socket::new(stream, Arc::clone(peer)));
+        let evicted = async {
+            fresh.evicted().await;
+            None
+        };
+        let h2 = async { h2.await.ok() }.or(evicted).await?;
+        Some((h2, fresh))
     };
     let late = async {
         Timer::after(config.handshake_timeout).await;
@@ -65,8 +78,8 @@ pub(super) async fn run(socket: Async<TcpStream>, door: &Arc<Door>, peer: &Arc<P
         }
         None
     };
-    let Some(mut h2) = handshake.or(unwanted).or(late).await else { return };
-    let mut driver = Driver::new(&mut h2, door, peer);
+    let Some((mut h2, fresh)) = handshake.or(unwanted).or(late).await else { return };
+    let mut driver = Driver::new(&mut h2, door, peer, fresh);
     let end = poll_fn(|cx| driver.poll(cx)).await;
     if let End::Abrupt(reason) = end {
         h2.abrupt_shutdown(reason);
@@ -93,6 +106,8 @@ struct Driver<'a> {
     door: &'a Arc<Door>,
     peer: &'a Arc<Peer>,
     wake: EventListener,
+    /// Its seat among those that did not call yet.
+    fresh: Option<Seat>,
     pings: Option<PingPong>,
     /// When the peer was asked whether it is still there, and when it was heard before that.
     pinged: Option<(Instant, Instant)>,
@@ -104,17 +119,34 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(h2: &'a mut Connection<Socket<Arc<Peer>>, Piece>, door: &'a Arc<Door>, peer: &'a Arc<Peer>) -> Self {
+    fn new(
+        h2: &'a mut Connection<Socket<Arc<Peer>>, Piece>,
+        door: &'a Arc<Door>,
+        peer: &'a Arc<Peer>,
+        fresh: Seat,
+    ) -> Self {
         let pings = h2.ping_pong();
         let due = Instant::now() + door.config.keepalive.min(door.config.idle_timeout);
         let tick = Timer::at(due);
-        Self { h2, door, peer, wake: peer.wake.listen(), pings, pinged: None, draining: None, due, tick }
+        Self {
+            h2,
+            door,
+            peer,
+            wake: peer.wake.listen(),
+            fresh: Some(fresh),
+            pings,
+            pinged: None,
+            draining: None,
+            due,
+            tick,
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             match self.h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.fresh = None;
                     // Its answer may have to wait for the peer to read on.
                     self.look_by(Instant::now() + self.door.config.body_timeout);
                     let busy = self.peer.busy();
@@ -137,7 +169,8 @@ impl<'a> Driver<'a> {
                 log::warn!("gRPC: closed a connection that sent too many frames that are no calls");
                 return Poll::Ready(End::Abrupt(Reason::ENHANCE_YOUR_CALM));
             }
-            if self.peer.seat.poll_evicted(cx).is_ready() {
+            let fresh = self.fresh.as_ref().is_some_and(|fresh| fresh.poll_evicted(cx).is_ready());
+            if fresh || self.peer.seat.poll_evicted(cx).is_ready() {
                 return Poll::Ready(End::Abrupt(Reason::NO_ERROR));
             }
             if self.door.shutdown.has_begun() && self.draining.is_none() {

@@ -87,6 +87,10 @@ impl Default for Config {
     }
 }
 
+/// Connections that began HTTP/2 and did not call yet, each of which takes some 20 KiB. At the bound one is closed for a new
+/// one: of the client that has most of them the one that waits for longest.
+const FRESH: usize = 128;
+
 /// What all connections share.
 #[derive(Debug)]
 struct Door {
@@ -98,6 +102,8 @@ struct Door {
     budget: Budget,
     shutdown: Shutdown,
     peers: Mutex<Vec<Arc<Peer>>>,
+    /// Connections that began HTTP/2 and did not call yet.
+    fresh: Arc<Seats>,
     /// Notified when a connection ended.
     ended: Event,
 }
@@ -114,8 +120,9 @@ pub async fn serve(
     shutdown: Shutdown,
 ) {
     let peers = Mutex::default();
+    let fresh = Seats::new(FRESH, 0);
     let seats = Seats::new(config.connections, config.connections_each);
-    let door = Arc::new(Door { config, tls, executor, dispatch, budget, shutdown, peers, ended: Event::new() });
+    let door = Arc::new(Door { config, tls, executor, dispatch, budget, shutdown, peers, fresh, ended: Event::new() });
     loop {
         let accepted = async { Some(listener.accept().await) };
         let stop = async {
