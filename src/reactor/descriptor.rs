@@ -262,7 +262,12 @@ impl Async<UdpSocket> {
     /// # Errors
     /// As recvfrom(2).
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.read_with(|socket| socket.recv_from(buf)).await
+        std::future::poll_fn(|cx| self.poll_recv_from(cx, buf)).await
+    }
+
+    /// As [`Async::recv_from`].
+    pub fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        self.poll_read_with(cx, |socket| socket.recv_from(buf))
     }
 }
 

@@ -41,6 +41,8 @@ struct Reactor {
     bell: OwnedFd,
     sources: Mutex<Slab<Arc<Source>>>,
     timers: Timers,
+    /// Those that wait until everything was looked at: see [`turn`].
+    turns: Mutex<Vec<Waker>>,
     /// Held by the thread that waits for events.
     lead: Mutex<()>,
     /// Whether that thread may be asleep in epoll_wait(2).
@@ -57,6 +59,24 @@ struct Sleeper {
     woken: AtomicBool,
     /// Whether it is the one that may be asleep in epoll_wait(2).
     leads: AtomicBool,
+}
+
+/// Completes when all sockets were looked at once more, and whoever waits for one of them was woken. For who has always something to
+/// do: an executor goes through hundreds of tasks before it looks, and one that is only put last would be many of them.
+pub async fn turn() {
+    let mut waited = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        let reactor = Reactor::get();
+        lock(&reactor.turns).push(cx.waker().clone());
+        if reactor.asleep.load(Ordering::SeqCst) {
+            reactor.ring();
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Runs `future` on this thread to its end.
@@ -111,6 +131,7 @@ impl Reactor {
             bell,
             sources: Mutex::default(),
             timers: Timers::new(),
+            turns: Mutex::default(),
             lead: Mutex::default(),
             asleep: false.into(),
             followers: Mutex::default(),
@@ -183,6 +204,12 @@ impl Reactor {
         lock(&self.followers).retain(|f| !Arc::ptr_eq(f, me));
     }
 
+    /// See [`turn`].
+    fn end_turns(&self) {
+        let turns = std::mem::take(&mut *lock(&self.turns));
+        turns.into_iter().for_each(Waker::wake);
+    }
+
     /// Wakes who waits for what is due or has come; waits until there is such, or `me` is woken, where it may `sleep`.
     fn react(&self, me: &Sleeper, sleep: bool) {
         self.timers.fire();
@@ -191,7 +218,7 @@ impl Reactor {
             // From here on who wakes this thread, or sets an earlier timer, rings.
             me.leads.store(true, Ordering::SeqCst);
             self.asleep.store(true, Ordering::SeqCst);
-            if !me.woken.load(Ordering::SeqCst) {
+            if !me.woken.load(Ordering::SeqCst) && lock(&self.turns).is_empty() {
                 timeout = self.timers.next();
             }
         }
@@ -202,7 +229,7 @@ impl Reactor {
             me.leads.store(false, Ordering::SeqCst);
         }
         // The only error is a signal that came in between.
-        let Ok((came, _)) = came else { return };
+        let Ok((came, _)) = came else { return self.end_turns() };
         for event in came {
             let (key, flags) = (event.data.u64(), event.flags);
             if key == BELL {
@@ -214,6 +241,8 @@ impl Reactor {
                 source.tell(flags);
             }
         }
+        // Behind those for whom something came.
+        self.end_turns();
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Doors {
 
 /// Sockets for addresses at most, the wildcard's included, and for groups as many again: each costs a buffer for a datagram.
 const MAX_DOORS: usize = 16;
+/// Bytes of datagrams that may wait in the kernel, which counts some 800 for a small one.
+const RECEIVED: usize = 512 * 1024;
 /// All CoAP Nodes (RFC 7252 §12.8).
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 187);
 /// All CoAP Nodes, link-local and site-local.
@@ -266,6 +268,8 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
             let _ = sockopt::set_ipv6_freebind(&socket, true);
         }
     }
+    // What comes at once while others have their turn. Without a right to more it is twice what a socket has by itself.
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVED);
     net::bind(&socket, &addr)?;
     Ok(UdpSocket::from(socket))
 }

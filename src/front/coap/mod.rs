@@ -8,6 +8,7 @@ mod addresses;
 mod doors;
 mod outcome;
 
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use async_executor::{StaticExecutor, Task};
 use event_listener::Event;
-use futures_lite::{FutureExt, future};
+use futures_lite::FutureExt;
 
 use crate::budget::Budget;
 use crate::dispatch::Dispatch;
-use crate::reactor::Timer;
+use crate::reactor::{self, Timer};
 use crate::shutdown::Shutdown;
 use crate::wire::coap::{self, Datagram, Job, Millis, Peer, Resources, Server};
 use addresses::News;
@@ -46,8 +47,12 @@ impl Config {
     }
 }
 
-/// Datagrams read from one socket before other tasks have their turn.
-const BATCH: usize = 32;
+/// Microseconds that one socket is read before other tasks have their turn, and after how many datagrams the clock is asked.
+const TURN: Duration = Duration::from_micros(250);
+const BATCH: usize = 16;
+/// Turns of a socket after each other, in none of which all was read, that say that more comes than can be answered: so many are a
+/// good part of what its buffer holds.
+const PRESSED: u32 = 3;
 /// Pause after a socket failed to read, so that a broken one does not take a core.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long at the end acknowledgements of answers are waited for, beside calls at work, which are waited for in any case.
@@ -154,17 +159,34 @@ impl Shared {
         let Some(door) = self.doors.get(number) else { return };
         // One byte more than is understood tells a datagram that was cut.
         let mut buf = vec![0; self.largest + 1];
+        let (mut turns, mut read, mut begun) = (0, 0, None);
         loop {
-            for _ in 0..BATCH {
-                match door.socket.recv_from(&mut buf).await {
-                    Ok((n, from)) => self.receive(&door, number, from, buf.get(..n).unwrap_or_default()),
-                    Err(e) => {
-                        log::warn!("coap: {}: {e}", door.name());
-                        Timer::after(PAUSE).await;
-                    }
+            let mut waited = false;
+            let received = poll_fn(|cx| {
+                let received = door.socket.poll_recv_from(cx, &mut buf);
+                waited |= received.is_pending();
+                received
+            });
+            match received.await {
+                Ok((n, from)) => self.receive(&door, number, from, buf.get(..n).unwrap_or_default()),
+                Err(e) => {
+                    log::warn!("coap: {}: {e}", door.name());
+                    Timer::after(PAUSE).await;
                 }
             }
-            future::yield_now().await;
+            if waited {
+                (turns, read, begun) = (0, 0, None);
+            }
+            read += 1;
+            if read % BATCH > 0 || *begun.get_or_insert_with(Instant::now) + TURN > Instant::now() {
+                continue;
+            }
+            turns += 1;
+            if turns >= PRESSED {
+                self.lock().server.press(self.now());
+            }
+            (read, begun) = (0, None);
+            reactor::turn().await;
         }
     }
 
@@ -206,13 +228,13 @@ impl Shared {
 
     /// Completes when addresses of the machine came or went.
     async fn addresses_changed(&self) {
-        let Some(news) = &self.news else { return future::pending().await };
+        let Some(news) = &self.news else { return pending().await };
         let waited = news.wait().await;
         // They seldom come alone, and the lists are long to read.
         Timer::after(PAUSE).await;
         if let Err(e) = waited {
             log::warn!("coap: later addresses are not noticed: {e}");
-            future::pending().await
+            pending().await
         }
     }
 
@@ -226,7 +248,7 @@ impl Shared {
                 match listens {
                     true => change.await,
                     // Else every call that anyone makes would wake this task.
-                    false => future::pending().await,
+                    false => pending().await,
                 }
             };
             match due.checked_sub(self.now()) {

@@ -91,6 +91,15 @@ impl Confirmables {
         }
     }
 
+    /// Gives up the answer that has been sent most often, and least lately, of those that were sent more than once and whose
+    /// receivers `may_go`; `false` where there is none such (RFC 7252 §4.2: for lack of resources).
+    pub fn give_up(&mut self, may_go: impl Fn(&Peer) -> bool) -> bool {
+        let again = |t: &Transmission| t.left < self.max_retransmit;
+        let unheard = self.table.iter().filter(|(_, t)| again(t) && t.observer.is_none() && may_go(&t.peer));
+        let victim = unheard.min_by_key(|(_, t)| (t.left, t.due)).map(|(key, _)| key);
+        victim.and_then(|key| self.table.remove(key)).is_some()
+    }
+
     /// Whether a notification is under way to an observer.
     pub fn busy(&self, observer: Key) -> bool {
         self.table.iter().any(|(_, t)| t.observer == Some(observer))

@@ -8,6 +8,7 @@
 pub mod block;
 pub mod config;
 pub mod confirmables;
+pub mod crowd;
 pub mod duplicates;
 pub mod echo;
 pub mod format;

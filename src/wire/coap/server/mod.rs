@@ -7,6 +7,7 @@ mod serve;
 use std::hash::RandomState;
 
 use super::confirmables::{Confirmables, Overdue, Transmission};
+use super::crowd::Crowd;
 use super::duplicates::{Duplicates, Fingerprint, Seen};
 use super::echo::Echo;
 use super::message::{self, Code, Kind, Malformed, Message, Token};
@@ -27,6 +28,7 @@ pub struct Server {
     budget: Budget,
     duplicates: Duplicates,
     peers: Peers,
+    crowd: Crowd,
     open: Slots<Open>,
     /// Jobs whose client was told 2.01 already.
     detached: usize,
@@ -93,6 +95,11 @@ struct Delayed {
     datagram: Vec<u8>,
 }
 
+/// Whether a datagram is a request or a ping, by its header: something that wants an answer.
+fn asks(datagram: &[u8]) -> bool {
+    matches!(datagram, [first, code, ..] if first & 0x20 == 0 && code >> 5 == 0)
+}
+
 /// One step's surroundings.
 struct Scene<'s> {
     now: Millis,
@@ -106,6 +113,7 @@ impl Server {
         Self {
             duplicates: Duplicates::new(config.duplicates.max(config.exchanges + 1), config.replies),
             peers: Peers::new(config.endpoints, config.rate),
+            crowd: Crowd::new(fastrand::Rng::with_seed(seed.wrapping_add(2)).u64(..)),
             open: Slots::new(config.exchanges),
             detached: 0,
             confirmables: Confirmables::new(&config, seed),
@@ -145,6 +153,10 @@ impl Server {
     ) -> Option<Job> {
         let mut scene = Scene { now, out };
         let peer = &datagram.from;
+        // Before anything is read but the header: there may be more of them than can be looked at.
+        if asks(datagram.bytes) && !self.crowd.admit(now, peer.client()) && !self.is_let_in_late(&mut scene, datagram) {
+            return None;
+        }
         let message = match Message::parse(datagram.bytes) {
             Ok(message) => message,
             Err(Malformed::Reset(id)) if !datagram.group => {
@@ -183,6 +195,35 @@ impl Server {
             Kind::Non => {}
         }
         None
+    }
+
+    /// More comes than can be answered: the owner cannot read all of it.
+    pub fn press(&mut self, now: Millis) {
+        self.crowd.press(now);
+    }
+
+    /// A request for which there is no room: it was let in if it proves its address. One that is confirmable is asked to.
+    fn is_let_in_late(&mut self, scene: &mut Scene<'_>, datagram: &Datagram<'_>) -> bool {
+        let peer = &datagram.from;
+        let Ok(message) = Message::parse(datagram.bytes) else { return false };
+        if datagram.group || message.kind != Kind::Con || !message.code.is_request() {
+            return false;
+        }
+        let mut options = message.options;
+        if let Some((_, value)) = options.find(|(number, _)| *number == super::option::ECHO)
+            && self.echo.is_fresh(scene.now, peer, value)
+            && !self.crowd.is_proved(peer.client())
+        {
+            self.crowd.prove(scene.now, peer.client());
+            return self.crowd.admit(scene.now, peer.client());
+        }
+        if self.crowd.is_challenged(scene.now, peer.client(), self.rng.u8(..)) {
+            let value = self.echo.value(scene.now, peer);
+            let reply = Reply { echo: Some(&value), ..Reply::new(Code::UNAUTHORIZED) };
+            reply.write(&mut self.scratch, Kind::Ack, message.id, &message.token);
+            scene.out.send(peer, &self.scratch);
+        }
+        false
     }
 
     /// Takes back what became of a job. Whoever waits for it is told.
@@ -392,6 +433,11 @@ impl Server {
         if kind == Kind::Con { self.config.exchange_lifetime } else { self.config.non_lifetime }
     }
 
+    /// Whether three quarters of the exchanges are at work: the rest is for who is not a stranger.
+    fn is_nearly_full(&self) -> bool {
+        self.open.len() >= self.config.exchanges - self.config.exchanges / 4
+    }
+
     /// Whether one client, who is not on this machine, has three quarters of the exchanges at work.
     fn is_full_of(&self, client: Client) -> bool {
         let most = self.config.exchanges - self.config.exchanges / 4;
@@ -399,6 +445,12 @@ impl Server {
         self.open.len() >= most
             && !client.is_local()
             && self.open.iter().filter(|(_, open)| open.origin.peer.client() == client).count() >= most
+    }
+
+    /// Makes room for a request by giving up an answer that nobody acknowledges, to an address that may be made up.
+    fn make_room_for_exchange(&mut self) -> bool {
+        let Self { confirmables, crowd, .. } = self;
+        confirmables.give_up(|peer| !crowd.is_proved(peer.client()))
     }
 
     /// Whether as many exchanges are at work, or answers under way, as may be.

@@ -32,6 +32,7 @@ impl Server {
             && self.echo.is_fresh(scene.now, &origin.peer, value)
         {
             self.peers.prove(scene.now, &origin.peer);
+            self.crowd.prove(scene.now, origin.peer.client());
         }
         match self.route(scene, &origin, &request, resources) {
             Ok(body) => self.begin(scene, origin, &request, body),
@@ -190,8 +191,17 @@ impl Server {
 
     /// Hands out the job of a request whose body is whole.
     fn begin(&mut self, scene: &mut Scene<'_>, origin: Origin, request: &Request<'_>, body: Held) -> Option<Job> {
-        let client = origin.peer.client();
-        if self.is_full() || self.is_full_of(client) {
+        let mut client = origin.peer.client();
+        // Many calls at work are more than handlers get done.
+        if self.open.len() >= self.config.exchanges / 4 {
+            self.crowd.press(scene.now);
+        }
+        let stranger = self.crowd.is_crowded(scene.now) && !self.crowd.is_proved(client);
+        if stranger {
+            client = Client::STRANGERS;
+        }
+        let full = self.is_full() && !self.make_room_for_exchange();
+        if full || stranger && self.is_nearly_full() || self.is_full_of(origin.peer.client()) {
             self.busy(scene, &origin, Code::UNAVAILABLE, "too many calls at once");
             return None;
         }

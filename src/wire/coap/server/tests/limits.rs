@@ -105,3 +105,86 @@ fn with_echo_small_answers_and_large_requests_need_no_proof() {
     assert_eq!(challenge.code, Code::UNAUTHORIZED);
     assert!(challenge.payload.is_empty());
 }
+
+/// A client of its own.
+fn other(n: u16) -> Peer {
+    let [a, b] = n.to_be_bytes();
+    Peer::new(([10, 0, a, b], 40000).into(), 0)
+}
+
+/// More comes than can be answered: from so many addresses, once each.
+fn press(w: &mut World, from: std::ops::Range<u16>) -> Vec<Job> {
+    w.server.press(w.now);
+    let jobs = from.filter_map(|n| w.feed(other(n), &get(n, "f"))).collect();
+    w.heard();
+    jobs
+}
+
+#[test]
+fn while_it_is_crowded_addresses_that_were_never_heard_share_one_part_and_non_confirmable_ones_get_no_answer() {
+    let mut w = World::new(Config::default());
+    let jobs = press(&mut w, 0..1000);
+    assert!((1..=4).contains(&jobs.len()), "{}", jobs.len());
+    assert!(jobs.iter().all(|job| job.client() == Some(Client::STRANGERS)));
+    for n in 0..1000 {
+        assert!(w.feed(other(n), &request(Kind::Non, Code::GET, n, "f", &[], b"")).is_none());
+        assert!(w.feed(other(n), b"\x40\x00\x12\x34").is_none());
+    }
+    assert!(w.heard().is_empty());
+    w.now += 10_000;
+    assert!(w.feed(other(7), &get(9, "f")).is_some_and(|job| job.client() == Some(other(7).client())));
+}
+
+#[test]
+fn while_it_is_crowded_who_proves_its_address_is_served() {
+    let mut w = World::new(Config::default());
+    press(&mut w, 0..1000);
+    // A client sends it again until it is answered; hardly any answer is longer than three times what was asked.
+    let challenge = (0..100).find_map(|id| {
+        let question = get(2000 + id, "f");
+        assert!(w.feed(other(5000), &question).is_none());
+        let sent = w.sent.0.pop()?.1;
+        assert!(sent.len() <= 3 * question.len(), "{} for {}", sent.len(), question.len());
+        Some(Heard::read(&sent))
+    });
+    let challenge = challenge.expect("one of four is asked");
+    assert_eq!((challenge.kind, challenge.code), (Kind::Ack, Code::UNAUTHORIZED));
+    let value = &challenge.options[0].1;
+    let with = |id, value: &[u8]| request(Kind::Con, Code::GET, id, "f", &[(option::ECHO, value)], b"");
+    assert!(w.feed(other(5001), &with(1, value)).is_none(), "another's");
+    let job = w.feed(other(5000), &with(2, value)).expect("it is let in");
+    assert_eq!(job.client(), Some(other(5000).client()));
+    for id in 3..20 {
+        w.now += 100;
+        press(&mut w, 0..100);
+        assert!(w.feed(other(5000), &get(id, "f")).is_some(), "and from here on without it");
+    }
+}
+
+#[test]
+fn a_crowd_of_strangers_leaves_exchanges_to_others() {
+    let mut w = World::new(Config { exchanges: 16, ..Config::default() });
+    let mut jobs = Vec::new();
+    for n in 0..1000 {
+        w.now += 10;
+        jobs.extend(w.feed(other(n), &get(n, "f")));
+    }
+    assert_eq!(jobs.len(), 12);
+    let client = other(5000);
+    w.server.crowd.prove(w.now, client.client());
+    assert!(w.feed(client, &get(1, "f")).is_some());
+}
+
+#[test]
+fn an_answer_that_nobody_acknowledges_makes_room_once_it_was_sent_again() {
+    let mut w = World::new(Config { exchanges: 1, ..Config::default() });
+    let job = w.job(&get(1, "f"));
+    w.wait(500);
+    w.heard();
+    w.answer(&job, content(b"x"));
+    assert_eq!(w.ask(&get(2, "f")).code, Code::UNAVAILABLE);
+    w.wait(3_000);
+    assert_eq!(w.heard().len(), 1, "it was sent again");
+    w.job(&get(3, "f"));
+    assert_eq!(w.server.unacknowledged(), 0);
+}
