@@ -5,14 +5,21 @@ from .server import ROOT, release
 
 # Fields of a record in the order of a table's columns: the heading, and how a value is written.
 COLUMNS = {
+    "flood": ("of the flood/s", "{:,.0f}"),
     "rate": ("calls/s", "{:,.0f}"),
     "p50_us": ("p50 µs", "{:,.0f}"),
     "p99_us": ("p99 µs", "{:,.0f}"),
+    "quiet_p99_us": ("p99 µs without", "{:,.0f}"),
+    "p99_ratio": ("with ÷ without", "{:.1f}"),
+    "failed": ("failed", "{:,.0f}"),
     "ms": ("ms", "{:,.0f}"),
     "cpu_us": ("CPU µs a call", "{:.1f}"),
     "cpu_ms": ("CPU ms", "{:.1f}"),
     "rss_kb": ("RSS kB", "{:,.0f}"),
     "anonymous_kb": ("anonymous kB", "{:,.0f}"),
+    "before_kb": ("RSS before, kB", "{:,.0f}"),
+    "peak_kb": ("at its peak", "{:,.0f}"),
+    "after_kb": ("after", "{:,.0f}"),
     "instructions": ("instructions", "{:,.0f}"),
     "rate_ratio": ("our rate ÷ its", "{:.2f}"),
     "cpu_us_ratio": ("our CPU ÷ its", "{:.2f}"),

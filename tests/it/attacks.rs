@@ -16,6 +16,11 @@ pub const NO_BODY: &[u8] = b"POST /f HTTP/1.1\r\nHost: b\r\nContent-Length: 1000
 /// The start of HTTP/2, and no more.
 pub const HALF_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
+/// The start of HTTP/2, and no call.
+pub fn preface() -> Vec<u8> {
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b"")].concat()
+}
+
 /// A head that is nearly as long as one may be, without its end.
 pub fn long_head() -> Vec<u8> {
     [SLOW_HEAD, &[b'x'; 8100]].concat()
@@ -116,25 +121,58 @@ pub fn coap(to: SocketAddr, ask: Ask, clients: usize, mut more: impl FnMut(usize
             socket
         })
         .collect();
+    let mut sent = 0;
+    while more(sent) {
+        if sockets[sent % clients].send(&question(ask, (sent / clients) as u16)).is_ok() {
+            sent += 1;
+        }
+    }
+    sent
+}
+
+/// A request with this message id.
+fn question(ask: Ask, id: u16) -> Vec<u8> {
     let (kind, code) = match ask {
         Ask::Confirmable | Ask::FirstBlock => (0x42, 2),
         Ask::NonConfirmable => (0x52, 2),
         Ask::Observe => (0x42, 1),
     };
+    let [a, b] = id.to_be_bytes();
+    let mut datagram = vec![kind, code, a, b, a, b];
+    match ask {
+        // Observe (6): 0, then Uri-Path (11).
+        Ask::Observe => datagram.extend(b"\x60\x51f"),
+        // Uri-Path (11), then Block1 (27): number 0, more, 16 bytes.
+        Ask::FirstBlock => datagram.extend(b"\xb1f\xd1\x03\x08\xff0123456789abcdef"),
+        _ => datagram.extend(b"\xb1f\xff0123456789abcdef"),
+    }
+    datagram
+}
+
+/// Datagrams whose sources are made up, a new one each, as fast as they go: of 16 million addresses, so that hardly one comes
+/// twice. It takes a raw(7) socket, and so root. Returns how many.
+#[allow(dead_code, reason = "for benches/floods: not everybody who tests is root")]
+pub fn forged(to: SocketAddr, ask: Ask, mut more: impl FnMut(usize) -> bool) -> usize {
+    let SocketAddr::V4(to) = to else { panic!("{to} is no IPv4") };
+    let raw = rustix::net::Protocol::from_raw(255.try_into().unwrap());
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(raw)).unwrap();
+    let mut rng = fastrand::Rng::new();
     let mut sent = 0;
-    let mut datagram = Vec::new();
     while more(sent) {
-        let [a, b] = ((sent / clients) as u16).to_be_bytes();
-        datagram.clear();
-        datagram.extend([kind, code, a, b, a, b]);
-        match ask {
-            // Observe (6): 0, then Uri-Path (11).
-            Ask::Observe => datagram.extend(b"\x60\x51f"),
-            // Uri-Path (11), then Block1 (27): number 0, more, 16 bytes.
-            Ask::FirstBlock => datagram.extend(b"\xb1f\xd1\x03\x08\xff0123456789abcdef"),
-            _ => datagram.extend(b"\xb1f\xff0123456789abcdef"),
-        }
-        if sockets[sent % clients].send(&datagram).is_ok() {
+        let question = question(ask, rng.u16(..));
+        let source = Ipv4Addr::from_bits(127 << 24 | rng.u32(1 << 16..1 << 24));
+        let port = rng.u16(1024..);
+        let length = (8 + question.len()) as u16;
+        // RFC 791 and RFC 768; the kernel fills in IP's checksum, and UDP's may be absent.
+        let mut packet = vec![0x45, 0];
+        packet.extend((20 + length).to_be_bytes());
+        packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+        packet.extend(source.octets());
+        packet.extend(to.ip().octets());
+        [port, to.port(), length, 0].iter().for_each(|field| packet.extend(field.to_be_bytes()));
+        packet.extend(&question);
+        if rustix::net::sendto(&socket, &packet, rustix::net::SendFlags::empty(), &to).is_ok() {
             sent += 1;
         }
     }
@@ -157,8 +195,7 @@ pub fn rapid_reset(to: SocketAddr, clients: usize, stop: &AtomicBool) -> usize {
     while !stop.load(Ordering::Relaxed) {
         connections += 1;
         let Ok(mut stream) = connect_from(address(connections % clients), to) else { continue };
-        let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b"")].concat();
-        if stream.write_all(&preface).is_err() {
+        if stream.write_all(&preface()).is_err() {
             continue;
         }
         for number in 0..100_000_u32 {

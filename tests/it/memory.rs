@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(2);
 /// What glibc says of itself, in every program that it is linked into.
 const GLIBC: &[u8] = b"GNU C Library";
 
+/// Memory that was not less for so long gets no less: longer than connections linger.
+const QUIET: Duration = Duration::from_millis(1500);
+
 /// By when all is given back that is.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -111,9 +114,22 @@ impl Release {
         line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
     }
 
+    /// RSS in kB once nothing more of what was before is given back.
+    fn settled(&self) -> u64 {
+        let mut least = (self.memory("Rss"), Instant::now());
+        while least.1.elapsed() < QUIET {
+            thread::sleep(LOOK);
+            let now = self.memory("Rss");
+            if now < least.0 {
+                least = (now, Instant::now());
+            }
+        }
+        least.0
+    }
+
     /// How much more RSS there is at the peak while `work` runs, in kB.
     fn peak_of(&self, work: impl FnOnce()) -> u64 {
-        let before = self.memory("Rss");
+        let before = self.settled();
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let sampler = scope.spawn(|| {
@@ -208,10 +224,12 @@ fn floods_take_little_memory() {
     board.deploy("f", "python3", 1, &[("fn.py", "def fn(input):\n    return input\n")]);
     assert_eq!(board.call("f", b"x").text(), "x");
     let (http, coap, grpc) = (board.http.unwrap(), board.coap.unwrap(), board.grpc.unwrap());
-    let floods: [(&str, &dyn Fn()); 4] = [
+    let floods: [(&str, &dyn Fn()); 6] = [
         ("slow_heads_more_kb", &|| _ = attacks::hold(http, attacks::SLOW_HEAD, CLIENTS, 10_000, |n| n < 10_000)),
         ("long_heads_more_kb", &|| _ = attacks::hold(http, &attacks::long_head(), CLIENTS, 3_000, |n| n < 3_000)),
         ("half_open_more_kb", &|| _ = attacks::hold(grpc, attacks::HALF_PREFACE, CLIENTS, 2_000, |n| n < 2_000)),
+        ("no_call_more_kb", &|| _ = attacks::hold(grpc, &attacks::preface(), CLIENTS, 2_000, |n| n < 2_000)),
+        ("no_bodies_more_kb", &|| _ = attacks::hold(http, attacks::NO_BODY, CLIENTS, 1_000, |n| n < 3_000)),
         ("datagrams_more_kb", &|| {
             for ask in [Ask::NonConfirmable, Ask::Confirmable, Ask::FirstBlock, Ask::Observe] {
                 attacks::coap(coap, ask, CLIENTS, |n| n < 5_000);
