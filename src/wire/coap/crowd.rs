@@ -24,6 +24,8 @@ const LONGEST_PAUSE: u32 = 1_000;
 /// back is asked to the next.
 const CHALLENGED: u8 = 64;
 const CHALLENGED_EACH: u32 = 20;
+/// Requests of who was proved that may be let in in one step: fewer are not what makes it crowded.
+const PROVED: u32 = 200;
 /// Requests of one part that may come at once.
 const BURST: u32 = 4;
 
@@ -41,6 +43,9 @@ pub struct Crowd {
     pressed: bool,
     /// Milliseconds between two requests of one part.
     pause: u32,
+    /// The same for who was proved, and how many requests of such were let in in this step.
+    proved_pause: u32,
+    proved: u32,
     /// When those who share one may ask again.
     strangers: u32,
 }
@@ -66,7 +71,17 @@ impl Place {
 impl Crowd {
     /// Nobody is known.
     pub fn new(key: u64) -> Self {
-        Self { places: Vec::new(), key: key | 1, until: 0, step: 0, pressed: false, pause: FIRST_PAUSE, strangers: 0 }
+        Self {
+            places: Vec::new(),
+            key: key | 1,
+            until: 0,
+            step: 0,
+            pressed: false,
+            pause: FIRST_PAUSE,
+            proved_pause: 1,
+            proved: 0,
+            strangers: 0,
+        }
     }
 
     /// A sign that more comes than can be answered.
@@ -104,17 +119,17 @@ impl Crowd {
             return true;
         }
         self.adapt(now);
-        let pause = self.pause;
+        let (pause, proved_pause) = (self.pause, self.proved_pause);
         let known = self.set_mut(client).iter_mut().find(|place| place.client == Some(client) && place.came_back());
-        let (next, pause) = match known {
-            // A hundredth is enough to tell a flood from who was proved by mistake.
-            Some(place) if place.proved => (&mut place.next, pause.div_ceil(100)),
-            Some(place) => (&mut place.next, pause),
-            None => (&mut self.strangers, pause),
+        let (next, pause, proved) = match known {
+            Some(place) if place.proved => (&mut place.next, proved_pause, true),
+            Some(place) => (&mut place.next, pause, false),
+            None => (&mut self.strangers, pause, false),
         };
         if !take(next, at, pause) {
             return false;
         }
+        self.proved += u32::from(proved);
         if let Some(place) = self.enter(now, client, false) {
             place.last = at;
         }
@@ -126,6 +141,7 @@ impl Crowd {
     pub fn is_challenged(&mut self, now: Millis, client: Client, chance: u8) -> bool {
         let at = now as u32;
         match self.set_mut(client).iter_mut().find(|place| place.client == Some(client) && place.came_back()) {
+            Some(place) if place.proved => false,
             Some(place) if at.wrapping_sub(place.challenged) >= CHALLENGED_EACH => {
                 place.challenged = at;
                 true
@@ -141,6 +157,11 @@ impl Crowd {
             return;
         }
         self.step = now + STEP;
+        // They are no strangers, so it has to be they who are too many.
+        self.proved_pause = match std::mem::take(&mut self.proved) >= PROVED {
+            true if self.pressed => (self.proved_pause * 3 / 2 + 1).min(LONGEST_PAUSE),
+            _ => (self.proved_pause - self.proved_pause / 8).saturating_sub(1).max(1),
+        };
         self.pause = match std::mem::take(&mut self.pressed) {
             true => (self.pause * 3 / 2 + 1).min(LONGEST_PAUSE),
             false => (self.pause - self.pause / 8).saturating_sub(1).max(1),
@@ -248,7 +269,21 @@ mod tests {
         assert_eq!(new, 0, "one of a hundred thousand");
         crowd.prove(now, client(3));
         let proved = let_in(&mut crowd, &mut now, client(3), &mut flood);
-        assert!(proved >= 90, "{proved}");
+        assert_eq!(proved, 1000, "all of it");
+    }
+
+    #[test]
+    fn who_was_proved_is_held_back_where_it_is_they_who_are_too_many() {
+        let (mut crowd, mut now) = (Crowd::new(7), 10_000);
+        let many: Vec<Client> = (0..20).map(client).collect();
+        many.iter().for_each(|one| crowd.prove(now, *one));
+        let mut others = 0;
+        let mut flood = |crowd: &mut Crowd, now| {
+            crowd.press(now);
+            others += many.iter().skip(1).filter(|one| crowd.admit(now, **one)).count();
+        };
+        (0..3).for_each(|_| _ = let_in(&mut crowd, &mut now, many[0], &mut flood));
+        assert!((1_000..15_000).contains(&others), "{others} of 57,000");
     }
 
     #[test]
