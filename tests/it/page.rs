@@ -232,6 +232,8 @@ fn a_browser_deploys_calls_and_deletes_by_the_page_and_texts_of_functions_stay_t
             "numbers live",
             "a page that is not seen asks nothing",
             "it is deleted by keys alone, after a question",
+            "a function that wants a token gets its own",
+            "what would be lost is asked about, the rest is kept",
             "the longest name has room",
             "the browser has nothing to complain of",
             "the policy holds",

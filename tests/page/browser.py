@@ -6,6 +6,8 @@ Every stage prints its name when it is done; what is wrong is an exception.
 
 import base64
 import glob
+import hashlib
+import json
 import os
 import sys
 import urllib.error
@@ -137,6 +139,11 @@ class Page:
                 return answer.read()
         except urllib.error.HTTPError as e:
             return e.read()
+
+    def manage(self, method, path, body=None, **fields):
+        headers = {name.replace("_", "-"): value for name, value in fields.items()}
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers, method=method)) as answer:
+            return answer.read()
 
     def call(self, body, expected):
         self.find("#body").clear()
@@ -280,6 +287,39 @@ def use(page):
     assert page.focused() == "deployed" and not page.find("#panel").is_displayed()
     assert b"no function named" in page.post("myecho", b"x")
     print("it is deleted by keys alone, after a question")
+
+    # What the page cannot keep of the former version it asks about; what it can, it keeps.
+    with open(archive, "rb") as file:
+        zip = file.read()
+    digest = hashlib.sha256(b"sensor").hexdigest()
+    page.manage("PUT", f"functions/guarded?memory=48Mi&idle=1h&auth={digest}", zip, X_Tinyfaas_Env="KEY=value")
+    page.until("its row", lambda: page.driver.find_elements(By.ID, "f-guarded"))
+    page.find("#f-guarded .open").click()
+    page.call("x", "401")
+    page.find("#auth").send_keys("sensor")
+    page.call("x", "200 OK")
+    print("a function that wants a token gets its own")
+    page.run("document.getElementById('deploy').reset()")
+    page.find("#files").send_keys(archive)
+    page.find("#name").clear()
+    page.find("#name").send_keys("guarded")
+    assert "Takes the place of guarded" in page.text("#replaces")
+    page.find("#deploy .main").click()
+    page.until("the question", lambda: page.find("#sure").is_displayed())
+    assert "KEY" in page.text("#consequence") and "its tokens" in page.text("#consequence")
+    page.find("#no").click()
+    was = json.loads(page.manage("GET", "functions/guarded"))
+    assert was["auth"] == 1 and was["envs"] == ["KEY"]
+    page.find("#deploy .main").click()
+    page.until("the question", lambda: page.find("#sure").is_displayed())
+    page.find("#yes").click()
+    page.until_text("#result", "guarded was deployed.")
+    now = json.loads(page.manage("GET", "functions/guarded"))
+    assert (now["auth"], now["envs"]) == (0, []) and (now["limits"], now["idle"]) == (was["limits"], "1h"), now
+    page.manage("DELETE", "functions/guarded")
+    page.until("its row to go", lambda: not page.driver.find_elements(By.ID, "f-guarded"))
+    assert not page.find("#panel").is_displayed()
+    print("what would be lost is asked about, the rest is kept")
 
     # Names as long as they may be.
     page.run("document.getElementById('deploy').reset()")

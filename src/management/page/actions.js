@@ -181,7 +181,7 @@ function choose(files) {
   const folder = files.length > 0 && files.every(f => f.path.startsWith(top)) ? top : '';
   chosen = files.map(f => ({ ...f, path: f.path.slice(folder.length) }));
   told($('result'), $('told'), '');
-  if (!chosen.length) return set($('chosen'), 'fn.py, fn.js, fn.sh, or a zip or tar archive of the function');
+  if (!chosen.length) return set($('chosen'), 'fn.py, fn.js, fn.sh, fn.go, or a zip or tar archive of the function');
   const size = chosen.reduce((sum, f) => sum + f.file.size, 0);
   const names = chosen.slice(0, 4).map(f => f.path).join(', ');
   set($('chosen'), `${folder}${names}${chosen.length > 4 ? `, … (${chosen.length} files)` : ''} · ${bytes(size)}`);

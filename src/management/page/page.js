@@ -167,6 +167,7 @@ function show() {
   set($('resident'), `server ${bytes(now.own)}, handlers ${bytes(sum)}`);
   sparkle(all?.rate);
   rows(now);
+  runtimes();
   listErrors();
   if (opened) facts(known.get(opened));
 }
@@ -215,6 +216,12 @@ function rows(now) {
   }
   $('table').hidden = !known.size;
   $('none').hidden = known.size > 0;
+}
+
+// Those that every server has, and what is in use here: an operator may have added some.
+function runtimes() {
+  const names = [...new Set(['python3', 'nodejs', 'binary', 'go', ...[...known.values()].filter(f => !f.image).map(f => f.env)])].sort();
+  if ($('envs').children.length !== names.length) $('envs').replaceChildren(...names.map(name => element('option', name)));
 }
 
 function listErrors() {
@@ -273,7 +280,7 @@ function facts(f) {
     ['Network', f.network ? 'yes' : 'no'],
     ['Tokens', f.auth ? `${f.auth}, one of which a call needs` : 'not needed'],
     ['Environment', f.envs.join(', ') || 'none'],
-    ['Version', f.digest.slice(0, 12)]];
+    ['Version', (f.image ? f.image + ', ' : '') + f.digest.slice(0, 12)]];
   const place = $('facts');
   if (!place.children.length) place.append(...list.flatMap(([term]) => [element('dt', term), element('dd')]));
   list.forEach(([, text], i) => set(place.children[2 * i + 1], text));
