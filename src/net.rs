@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
-use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use crate::reactor::{Async, Timer};
 use crate::tls::TlsStream;
@@ -56,6 +56,18 @@ impl From<TlsStream> for Stream {
     fn from(stream: TlsStream) -> Self {
         Self::Tls(Box::new(stream))
     }
+}
+
+/// Has the kernel find out whether a peer that says nothing is still there, within two minutes (tcp(7), `SO_KEEPALIVE`): one whose
+/// machine lost its power would be waited for otherwise.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn probe_when_idle(socket: impl AsFd) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(&socket, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(&socket, 4)?;
+    Ok(sockopt::set_socket_keepalive(&socket, true)?)
 }
 
 impl Stream {
@@ -120,6 +132,18 @@ impl Stream {
             }
         })
         .await
+    }
+
+    /// As [`probe_when_idle`]; of a unix socket the other end is on this machine, which tells when it goes.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn probe_when_idle(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(_) => Ok(()),
+            Self::Tcp(s) => probe_when_idle(s),
+            Self::Tls(s) => probe_when_idle(s.socket()),
+        }
     }
 
     /// The next byte, which is still to be read; `None` where none is there, or it is TLS that has it.

@@ -2,7 +2,7 @@
 //!
 //! Parsing is strict, and an error says what would be right. What is shown can be parsed again.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Longest time that is taken, in seconds (one year): adding it to a clock never overflows.
 const MAX_SECONDS: u64 = 365 * 24 * 3600;
@@ -43,6 +43,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .filter(|n| (1..=MAX_SECONDS * 1000).contains(n))
         .map(Duration::from_millis)
         .ok_or_else(wrong)
+}
+
+/// Takes a moment: how long before `now`, `10m`, or a time as RFC 3339 writes it in UTC, `2026-01-31T12:00:00Z`.
+///
+/// # Errors
+/// One line that says which forms there are.
+pub fn since(text: &str, now: SystemTime) -> Result<SystemTime, String> {
+    let ago = duration(text).ok().map(|ago| now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH));
+    ago.or_else(|| humantime::parse_rfc3339(text).ok()).ok_or_else(|| {
+        format!("{text:?} is no time: say how long ago, such as 10m, or when in UTC, such as 2026-01-31T12:00:00Z")
+    })
 }
 
 /// Takes processor time in thousandths of a core: `500m`, `2` (cores), `0`; up to 1024 cores.

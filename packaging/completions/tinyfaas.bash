@@ -73,6 +73,8 @@ _tinyfaas() {
       invoke:--query | \
       list:--host | \
       logs:--host | \
+      logs:--since | \
+      logs:--tail | \
       delete:--host | \
       wipe:--host | \
       clean:--docker-host | \
@@ -136,7 +138,7 @@ _tinyfaas() {
     deploy) flags='--auth --ca --concurrency --cpu --env --env-var --help --host --idle --image --memory --name --no-network --pids --queue --subfolder --threads --timeout --url' ;;
     invoke) flags='--async --ca --data --file --header --help --host --http-port --method --path --query' ;;
     list) flags='--ca --help --host --json --long' ;;
-    logs) flags='--ca --help --host' ;;
+    logs) flags='--ca --follow --help --host --since --tail' ;;
     delete) flags='--ca --help --host' ;;
     wipe) flags='--ca --help --host --yes' ;;
     clean) flags='--docker-host --help --instance' ;;

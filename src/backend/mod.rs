@@ -12,6 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::time::SystemTime;
 
 use crate::function::{Deployment, Name};
 use crate::net::Address;
@@ -46,6 +47,24 @@ pub struct LogLine {
     pub timestamp: String,
     /// The line without its end; not always UTF-8.
     pub text: Vec<u8>,
+}
+
+/// Which lines of a handler's log are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// So many, the last ones; all that are kept where `None`.
+    pub tail: Option<usize>,
+    /// None from before; to the second, where the engine knows nothing finer.
+    pub since: Option<SystemTime>,
+    /// And those to come, until the handler has ended.
+    pub follow: bool,
+}
+
+impl Lines {
+    /// The last `count` lines that there are.
+    pub const fn last(count: usize) -> Self {
+        Self { tail: Some(count), since: None, follow: false }
+    }
 }
 
 /// Why a backend could not do what it was asked.
@@ -108,14 +127,15 @@ pub trait Backend: Send + Sync {
     /// When the engine refuses or cannot be reached.
     fn forget<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>>;
 
-    /// Sends the last `tail` lines that the handler wrote, oldest first, to `lines`; all that are kept where `None`.
+    /// Sends those that are wanted of the lines that the handler wrote, oldest first, to `lines`. Whoever takes them slowly is waited
+    /// for; where lines are lost meanwhile, one stands for them that says how many.
     ///
     /// # Errors
     /// When the engine refuses or cannot be reached. A receiver that is dropped ends it without error.
     fn logs<'a>(
         &'a self,
         id: &'a str,
-        tail: Option<usize>,
+        want: Lines,
         lines: async_channel::Sender<LogLine>,
     ) -> Boxed<'a, Result<(), BackendError>>;
 

@@ -337,6 +337,11 @@ impl Response {
         Ok(data.len())
     }
 
+    /// From now on the body may pause for as long as it likes; only a server that is gone ends it.
+    pub(super) fn wait_for_ever(&mut self) -> Result<(), Error> {
+        self.stream.wait_for_ever().map_err(|e| broke(&self.peer, &e))
+    }
+
     /// The answer, or an error with its text where its status is none of 2xx.
     pub(super) fn ok(mut self) -> Result<Self, Error> {
         if (200..300).contains(&self.status) {

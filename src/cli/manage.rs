@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use argh::{ArgsInfo, FromArgs};
 use async_executor::StaticExecutor;
@@ -14,15 +15,35 @@ use super::url::bracketed;
 use crate::backend::BackendErrorKind;
 use crate::backend::docker::{self, EngineAddress};
 use crate::function::Name;
+use crate::quantity::{self, count_or_zero};
 use crate::worker::Workers;
 
-/// print what the handlers wrote, of one function or of all
+/// print what the handlers wrote, of these functions or of all
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "logs", help_triggers("-h", "--help"))]
+#[argh(
+    subcommand,
+    name = "logs",
+    help_triggers("-h", "--help"),
+    example = "{command_name} hello\n\
+               {command_name} -f --tail 10 hello resize\n\
+               {command_name} --since 10m"
+)]
 pub(super) struct Logs {
-    /// the function
+    /// the functions
     #[argh(positional, arg_name = "NAME", from_str_fn(parse_name))]
-    name: Option<Name>,
+    name: Vec<Name>,
+
+    /// go on with what they write from now on, also after they are deployed anew
+    #[argh(switch, short = 'f')]
+    follow: bool,
+
+    /// nothing older: how long ago, 10m, or a time in UTC, 2026-01-31T12:00:00Z
+    #[argh(option, arg_name = "TIME", from_str_fn(parse_since))]
+    since: Option<String>,
+
+    /// the last so many lines of each handler
+    #[argh(option, arg_name = "N", from_str_fn(count_or_zero))]
+    tail: Option<usize>,
 
     /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
@@ -82,8 +103,22 @@ pub(super) struct Clean {
 
 impl Logs {
     pub(super) fn run(self) -> Result<(), Error> {
-        let target = self.name.map_or_else(|| "/logs".into(), |name| format!("/logs?name={name}"));
-        ask_and_print(self.host, self.ca, "GET", &target, Body::None)
+        let board = Board::find(self.host.as_deref(), self.ca.as_deref())?;
+        let mut answer = board.ask("GET", &self.target(), Body::None)?;
+        if self.follow {
+            answer.wait_for_ever()?;
+        }
+        copy(|buf| answer.read(buf))
+    }
+
+    fn target(&self) -> String {
+        // Names and times are letters, digits and what a query holds as it is.
+        let names = self.name.iter().map(|name| format!("name={name}"));
+        let since = self.since.iter().map(|since| format!("since={since}"));
+        let tail = self.tail.iter().map(|tail| format!("tail={tail}"));
+        let follow = self.follow.then(|| "follow=1".to_owned());
+        let query: Vec<String> = names.chain(since).chain(tail).chain(follow).collect();
+        if query.is_empty() { "/logs".into() } else { format!("/logs?{}", query.join("&")) }
     }
 }
 
@@ -144,6 +179,11 @@ fn confirm(board: &Board) -> Result<(), Error> {
         (Ok(_), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Error::usage("nothing was deleted")),
     }
+}
+
+/// A time as the server takes it, which counts from when it is asked.
+fn parse_since(text: &str) -> Result<String, String> {
+    quantity::since(text, SystemTime::UNIX_EPOCH).map(|_| text.to_owned())
 }
 
 fn parse_name(text: &str) -> Result<Name, String> {

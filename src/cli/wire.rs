@@ -12,7 +12,7 @@ use futures_lite::{AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt};
 
 use super::error::Error;
 use super::url::bracketed;
-use crate::net::Stream;
+use crate::net::{self, Stream};
 use crate::reactor::{self, Async, Timer};
 use crate::tls::{Client, Trust};
 
@@ -44,7 +44,8 @@ pub(super) fn client(ca: Option<&Path>, protocol: &str) -> Result<Client, Error>
 #[derive(Clone)]
 pub(super) enum Wire {
     Tcp(Arc<TcpStream>),
-    Tls(Arc<Stream>),
+    /// And how long it may say nothing.
+    Tls(Arc<Stream>, Option<Duration>),
 }
 
 impl Wire {
@@ -56,14 +57,28 @@ impl Wire {
             let set = stream.set_read_timeout(Some(SILENCE));
             return set.map(|()| Self::Tcp(Arc::new(stream))).map_err(|e| broke(&peer, &e));
         };
-        reactor::block_on(secure(host, &peer, stream, tls)).map(|stream| Self::Tls(Arc::new(stream)))
+        reactor::block_on(secure(host, &peer, stream, tls)).map(|stream| Self::Tls(Arc::new(stream), Some(SILENCE)))
+    }
+
+    /// From now on the server may say nothing for as long as it likes; whether it is still there is the kernel's to find out.
+    pub(super) fn wait_for_ever(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(None)?;
+                net::probe_when_idle(&**stream)
+            }
+            Self::Tls(stream, patience) => {
+                *patience = None;
+                stream.probe_when_idle()
+            }
+        }
     }
 
     /// Ends both directions.
     pub(super) fn shutdown(&self) {
         let socket = match self {
             Self::Tcp(stream) => stream,
-            Self::Tls(stream) => match &**stream {
+            Self::Tls(stream, _) => match &**stream {
                 Stream::Tls(stream) => stream.socket().get_ref(),
                 _ => return,
             },
@@ -77,9 +92,12 @@ impl Read for &Wire {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Wire::Tcp(stream) => (&**stream).read(buf),
-            Wire::Tls(stream) => {
+            Wire::Tls(stream, patience) => {
                 let late = async {
-                    Timer::after(SILENCE).await;
+                    match *patience {
+                        Some(patience) => Timer::after(patience).await,
+                        None => std::future::pending().await,
+                    }
                     Err(io::ErrorKind::TimedOut.into())
                 };
                 reactor::block_on((&**stream).read(buf).or(late))
@@ -92,7 +110,7 @@ impl Write for &Wire {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Wire::Tcp(stream) => (&**stream).write(buf),
-            Wire::Tls(stream) => reactor::block_on(async {
+            Wire::Tls(stream, _) => reactor::block_on(async {
                 let mut stream = &**stream;
                 let n = std::future::poll_fn(|cx| Pin::new(&mut stream).poll_write_vectored(cx, &[IoSlice::new(buf)]));
                 let n = n.await?;

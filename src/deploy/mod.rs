@@ -29,8 +29,9 @@ use std::time::{Duration, Instant};
 
 use async_executor::{StaticExecutor, Task};
 use async_lock::Semaphore;
+use event_listener::{Event, EventListener};
 
-use crate::backend::{Backend, BackendError, LogLine};
+use crate::backend::{Backend, BackendError, Lines, LogLine};
 use crate::dispatch::{Dispatch, Handler};
 use crate::function::{Deployment, Name, Origin};
 use crate::runtimes;
@@ -69,6 +70,8 @@ pub struct Deployer {
     active: Mutex<BTreeMap<Name, Arc<Active>>>,
     /// Names that are being deployed or deleted, with the digest of the version that is being made ready.
     busy: Mutex<HashMap<Name, String>>,
+    /// Told of handlers that take calls.
+    started: Event,
     /// Versions that drain.
     retiring: Mutex<Vec<Task<()>>>,
     /// Told when it is known what runs from before, and when stored functions are back.
@@ -111,6 +114,7 @@ impl Deployer {
             starts: Semaphore::new(AT_ONCE),
             active: Mutex::default(),
             busy: Mutex::default(),
+            started: Event::new(),
             retiring: Mutex::default(),
             known: Shutdown::new(),
             restored: Shutdown::new(),
@@ -235,6 +239,22 @@ impl Deployer {
         self.active().range::<Name, _>((from, Bound::Unbounded)).next().map(|(_, active)| Arc::clone(active))
     }
 
+    /// What is deployed, one function after the other: only one is held at a time.
+    pub fn all(&self) -> impl Iterator<Item = Arc<Active>> {
+        let first = self.next_after(None);
+        std::iter::successors(first, |last| self.next_after(Some(&last.deployment().name)))
+    }
+
+    /// Told when there are handlers that there were not before.
+    pub fn new_handlers(&self) -> EventListener {
+        self.started.listen()
+    }
+
+    /// What runs tasks beside deployments.
+    pub fn executor(&self) -> &'static StaticExecutor {
+        self.executor
+    }
+
     /// Why not all that was stored is back yet, for whoever asks whether it is time to send calls; `None` from then on. A
     /// function that failed to start keeps nobody waiting: it is tried again for ever.
     pub fn coming_up(&self) -> Option<String> {
@@ -266,13 +286,8 @@ impl Deployer {
     ///
     /// # Errors
     /// As [`Backend::logs`].
-    pub async fn logs(
-        &self,
-        id: &str,
-        tail: Option<usize>,
-        lines: async_channel::Sender<LogLine>,
-    ) -> Result<(), BackendError> {
-        self.backend.logs(id, tail, lines).await
+    pub async fn logs(&self, id: &str, want: Lines, lines: async_channel::Sender<LogLine>) -> Result<(), BackendError> {
+        self.backend.logs(id, want, lines).await
     }
 
     /// Ends everything but the handlers: the next start takes them over. Calls in flight finish within the bound.
@@ -344,6 +359,7 @@ impl Deployer {
         self.dispatch.install(Arc::clone(active.function()));
         self.keep(&active, handlers.into_iter().map(Some).collect());
         let old = self.active().insert(active.deployment().name.clone(), active);
+        self.started.notify(usize::MAX);
         if let Some(old) = old {
             let deployer = Arc::clone(self);
             let mut retiring = lock(&self.retiring);

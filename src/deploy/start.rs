@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_lite::{FutureExt, future};
 
 use super::{DeployError, Deployer, health};
-use crate::backend::Started;
+use crate::backend::{Lines, Started};
 use crate::dispatch::Handler;
 use crate::function::Deployment;
 use crate::reactor::Timer;
@@ -82,7 +82,7 @@ impl Deployer {
         let (sender, lines) = async_channel::bounded(8);
         let send = async {
             // The failure that asked for the log matters more than why there is none.
-            let _ = self.backend.logs(id, Some(LOG_LINES), sender).await;
+            let _ = self.backend.logs(id, Lines::last(LOG_LINES), sender).await;
         };
         let collect = async {
             let mut tail = String::new();

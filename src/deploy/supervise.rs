@@ -78,6 +78,7 @@ impl Deployer {
                 },
             };
             active.is_healthy(slot, &current);
+            self.started.notify(usize::MAX);
             let since = Instant::now();
             let how = self.watch(&active, slot, &current, &end).await;
             active.function().drop_handler(current.id());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_lite::future;
 
 use super::*;
-use crate::backend::{BackendErrorKind, Boxed, Found, Started};
+use crate::backend::{BackendErrorKind, Boxed, Found, Lines, Started};
 use crate::buffers::Buffers;
 use crate::call::{Body, Call, Failure, Method, Protocol};
 use crate::call_id::CallId;
@@ -132,7 +132,7 @@ impl Backend for Played {
     fn logs<'a>(
         &'a self,
         _: &'a str,
-        _: Option<usize>,
+        _: Lines,
         lines: async_channel::Sender<LogLine>,
     ) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(async move {

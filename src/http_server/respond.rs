@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use futures_lite::AsyncWrite;
+use futures_lite::{AsyncReadExt, AsyncWrite, future};
 
 use super::{State, within};
 use crate::call_id::CallId;
@@ -153,6 +153,31 @@ impl<'c> Pieces<'c> {
     /// Gives the answer up, as long as it [is unsent](Self::is_unsent), for another one.
     pub fn into_responder(self) -> Responder<'c> {
         self.responder
+    }
+
+    /// Whether no body is sent, whatever is in it.
+    pub fn has_no_body(&self) -> bool {
+        self.bodyless
+    }
+
+    /// Sends the head, if it was not sent yet: the body may take long to come. A peer that is gone by then without a word is found out.
+    ///
+    /// # Errors
+    /// The peer takes no bytes.
+    pub async fn begin(&mut self) -> io::Result<()> {
+        self.responder.stream.probe_when_idle()?;
+        let head = std::mem::take(&mut self.head);
+        self.responder.write([&head, &[], &[], &[]]).await
+    }
+
+    /// Completes when the peer has closed the connection. What it sends meanwhile is dropped: for an answer with which the
+    /// connection ends.
+    pub async fn gone(&self) {
+        let mut dropped = [0; 64];
+        while let Ok(1..) = (&mut &*self.responder.stream).read(&mut dropped).await {
+            // One who sends on and on has no turn but his own.
+            future::yield_now().await;
+        }
     }
 
     /// Sends a piece of the body, together with the head if that was not sent yet.

@@ -245,7 +245,7 @@ impl Management {
                 page.put(&|out| write(out, name, self)).await?;
                 continue;
             }
-            for active in self.deployed() {
+            for active in self.deployer.all() {
                 let function = active.deployment().name.as_str();
                 match samples {
                     Samples::Server(_) => {}

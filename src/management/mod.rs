@@ -5,6 +5,7 @@ mod access;
 mod call;
 mod errors;
 mod functions;
+mod logs;
 mod metrics;
 #[cfg(feature = "page")]
 mod page;
@@ -16,6 +17,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use access::{Denial, Failures};
+use async_lock::Semaphore;
 pub use metrics::Facts;
 use routes::{NO_SUCH_PATH, Route};
 
@@ -29,7 +31,6 @@ use crate::tokens::Tokens;
 use crate::upload_request::{self, Defaults};
 use crate::wire::grpc::gzip;
 use crate::wire::headers::Headers;
-use crate::wire::http1::percent_decode;
 use crate::worker::Workers;
 
 /// What management needs to know beside the functions.
@@ -59,6 +60,8 @@ pub struct Management {
     settings: Mutex<Arc<Settings>>,
     failures: Failures,
     facts: Facts,
+    /// Free places of streams of logs.
+    log_streams: Semaphore,
 }
 
 /// What answers are but for those about functions.
@@ -77,7 +80,8 @@ impl Management {
     /// Management of what `deployer` deploys.
     pub fn new(deployer: Arc<Deployer>, store: Arc<Store>, workers: Workers, settings: Settings, facts: Facts) -> Self {
         let settings = Mutex::new(Arc::new(settings));
-        Self { deployer, store, workers, settings, failures: Failures::default(), facts }
+        let log_streams = Semaphore::new(logs::STREAMS);
+        Self { deployer, store, workers, settings, failures: Failures::default(), facts, log_streams }
     }
 
     /// Changes what holds for requests from now on.
@@ -184,12 +188,6 @@ impl Management {
         }
     }
 
-    /// What is deployed, one function after the other: only one is held at a time.
-    fn deployed(&self) -> impl Iterator<Item = Arc<Active>> {
-        let first = self.deployer.next_after(None);
-        std::iter::successors(first, |last| self.deployer.next_after(Some(&last.deployment().name)))
-    }
-
     /// The function that a client named.
     fn known(&self, name: &Name) -> Result<Arc<Active>, DeployError> {
         let unknown = || DeployError::new(404, format!("no function named {name}: GET /list shows those deployed"));
@@ -197,7 +195,7 @@ impl Management {
     }
 
     fn list(&self) -> String {
-        self.deployed().fold(String::new(), |mut text, active| {
+        self.deployer.all().fold(String::new(), |mut text, active| {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{}", active.deployment().name);
             text
@@ -209,7 +207,7 @@ impl Management {
         let mut pieces = respond.pieces(200, &content_type(JSON), None);
         let networked = self.settings().defaults.network;
         let mut before = "[\n";
-        for active in self.deployed() {
+        for active in self.deployer.all() {
             let mut piece = before.as_bytes().to_vec();
             piece.append(&mut functions::object(&active, networked));
             pieces.send(&piece).await?;
@@ -230,41 +228,6 @@ impl Management {
             }
             Err(e) => refuse(respond, &e).await,
         }
-    }
-
-    /// Streams the logs of every handler, or of those of one function.
-    async fn logs(&self, query: &str, respond: Responder<'_>) -> io::Result<()> {
-        let chosen = wanted(query).and_then(|name| name.map(|name| self.known(&name)).transpose());
-        let only = match chosen {
-            Ok(only) => only,
-            Err(e) => return refuse(respond, &e).await,
-        };
-        let all = only.is_none().then(|| self.deployed()).into_iter().flatten();
-        let mut pieces = respond.pieces(200, &content_type(TEXT), None);
-        for active in only.into_iter().chain(all) {
-            for handler in active.function().snapshot() {
-                let (sender, lines) = async_channel::bounded(8);
-                let read = self.deployer.logs(handler.id(), None, sender);
-                let write = async {
-                    let mut text = Vec::new();
-                    while let Ok(line) = lines.recv().await {
-                        text.clear();
-                        let (name, id) = (&active.deployment().name, handler.id());
-                        text.extend_from_slice(format!("function={name} handler={id} {} ", line.timestamp).as_bytes());
-                        text.extend_from_slice(&line.text);
-                        text.push(b'\n');
-                        pieces.send(&text).await?;
-                    }
-                    Ok::<(), io::Error>(())
-                };
-                let (read, written) = futures_lite::future::zip(read, write).await;
-                written?;
-                if let Err(e) = read {
-                    log::warn!("cannot read the log of handler {}: {e}", handler.id());
-                }
-            }
-        }
-        pieces.finish().await
     }
 
     /// One line an enabled front door.
@@ -388,18 +351,6 @@ fn content_type(value: &'static str) -> Headers {
     headers
 }
 
-/// The function that `name=NAME` in a query asks for.
-fn wanted(query: &str) -> Result<Option<Name>, DeployError> {
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if key == "name" {
-            let name = percent_decode(value).ok_or_else(|| bad("name has a broken percent escape".into()))?;
-            return Name::parse(&name).map(Some).map_err(bad);
-        }
-    }
-    Ok(None)
-}
-
 /// The host of a `Host` field, without its port (RFC 9110 §7.2); brackets of an IPv6 address stay.
 fn host_of(field: &str) -> &str {
     let end = match field.rfind(']') {
@@ -429,13 +380,5 @@ mod tests {
         ] {
             assert_eq!(host_of(field), host);
         }
-    }
-
-    #[test]
-    fn logs_take_one_name_or_none() {
-        assert_eq!(wanted("").unwrap(), None);
-        assert_eq!(wanted("x=y&name=sieve").unwrap().unwrap().as_str(), "sieve");
-        assert_eq!(wanted("name=a/b").unwrap_err().status, 400);
-        assert_eq!(wanted("name=").unwrap_err().status, 400);
     }
 }

@@ -123,6 +123,12 @@ fn logs_are_asked_for_all_or_one_function_and_pass_in_chunks() {
     let server = Scripted::answers(*answer);
     assert_eq!(manage(&server, &["logs", "hello"]).status.code(), Some(DONE));
     assert_eq!(server.request(), request_line_and_fields("GET /logs?name=hello", ""));
+
+    let server = Scripted::answers(*answer);
+    let output = manage(&server, &["logs", "-f", "--since", "10m", "--tail=5", "hello", "resize"]);
+    assert_eq!(output.stdout, b"a\xff\n\0b\n");
+    let target = "GET /logs?name=hello&name=resize&since=10m&tail=5&follow=1";
+    assert_eq!(server.request(), request_line_and_fields(target, ""));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use async_executor::StaticExecutor;
 use futures_lite::FutureExt;
 use tinyfaas::backend::docker::{self, Config, Docker, EngineAddress, Network, Reach};
-use tinyfaas::backend::{Backend, BackendErrorKind, LogLine, Started};
+use tinyfaas::backend::{Backend, BackendErrorKind, Lines, LogLine, Started};
 use tinyfaas::function::{Deployment, Limits, Name, Origin, Runtime};
 use tinyfaas::net::Address;
 use tinyfaas::reactor::Timer;
@@ -254,7 +254,8 @@ async fn logs(backend: &Docker, id: &str, tail: Option<usize>) -> Vec<LogLine> {
         }
         lines
     };
-    let (sent, lines) = futures_lite::future::zip(backend.logs(id, tail, sender), collect).await;
+    let (sent, lines) =
+        futures_lite::future::zip(backend.logs(id, Lines { tail, ..Lines::default() }, sender), collect).await;
     sent.unwrap();
     lines
 }

@@ -46,6 +46,7 @@ mod image_functions;
 mod kills;
 mod limits;
 mod load;
+mod logs;
 mod memory;
 mod metrics;
 mod packaging;

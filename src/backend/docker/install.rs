@@ -12,7 +12,7 @@ use super::logs::{self, Tail};
 use super::watch::{self, Exit};
 use super::whole::whole;
 use super::{Inner, Network, ask, files, labels, network};
-use crate::backend::{BackendError, BackendErrorKind, Boxed, LogLine};
+use crate::backend::{BackendError, BackendErrorKind, Boxed, Lines, LogLine};
 use crate::function::Deployment;
 use crate::reactor::Timer;
 use crate::runtimes::{Dependencies, HANDLER_DIR};
@@ -165,7 +165,7 @@ async fn failed(inner: &Inner, name: &str, why: &str) -> BackendError {
         }
         tail.text()
     };
-    let send = async move { logs::send(inner, name, Some(LOG_LINES), &sender).await };
+    let send = async move { logs::send(inner, name, Lines::last(LOG_LINES), &sender).await };
     let (sent, tail) = futures_lite::future::zip(send, collect).await;
     if let Err(fault) = sent {
         return function_error(format!("{why} (its log cannot be read: {fault})"));

@@ -1,35 +1,44 @@
 //! What handlers wrote: taken from the engine line by line, each bounded, and the tail of a longer text.
 
+use std::time::SystemTime;
+
 use async_channel::Sender;
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptions;
 
 use super::Inner;
 use super::engine::Fault;
-use crate::backend::LogLine;
+use crate::backend::{Lines, LogLine};
 
 /// Longest line in bytes; what passes it is cut.
 pub const MAX_LINE: usize = 8 * 1024;
 /// What a cut line ends with.
 const CUT: &[u8] = b" [cut]";
 
-/// Sends the last `tail` lines of the container `id`, oldest first.
+/// Sends those of the lines of the container `id` that are wanted, oldest first.
 ///
 /// # Errors
 /// [`Fault`]. A container that is gone wrote nothing, and a receiver that was dropped wants no more.
-pub(super) async fn send(inner: &Inner, id: &str, tail: Option<usize>, lines: &Sender<LogLine>) -> Result<(), Fault> {
+pub(super) async fn send(inner: &Inner, id: &str, want: Lines, lines: &Sender<LogLine>) -> Result<(), Fault> {
     let options = LogsOptions {
         stdout: true,
         stderr: true,
         timestamps: true,
-        tail: tail.map_or_else(|| "all".to_string(), |n| n.to_string()),
+        tail: want.tail.map_or_else(|| "all".to_string(), |n| n.to_string()),
+        // 0 is no bound.
+        since: want.since.map_or(0, seconds),
+        follow: want.follow,
         ..Default::default()
     };
     inner.engine.negotiate(inner.config.call_timeout).await?;
     let mut items = inner.engine.items(Box::pin(inner.engine.client.logs(id, Some(options))));
     let mut open = [Assembly::default(), Assembly::default()];
     loop {
-        let item = match items.next(inner.config.call_timeout).await {
+        let item = match want.follow {
+            true => items.wait().await,
+            false => items.next(inner.config.call_timeout).await,
+        };
+        let item = match item {
             Ok(Some(item)) => item,
             Ok(None) => break,
             Err(fault) if fault.is(404) => break,
@@ -49,6 +58,12 @@ pub(super) async fn send(inner: &Inner, id: &str, tail: Option<usize>, lines: &S
         }
     }
     Ok(())
+}
+
+/// A time as the engine is told it, in seconds.
+fn seconds(time: SystemTime) -> i32 {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    i32::try_from(seconds).unwrap_or(i32::MAX)
 }
 
 /// Puts the lines of one stream together: the engine keeps a long line in parts, each with a time.

@@ -23,7 +23,7 @@ use bollard::errors::Error;
 use serde::de::DeserializeOwned;
 
 use super::front_door::FrontDoor;
-use super::{Backend, BackendError, Boxed, Found, LogLine, Started};
+use super::{Backend, BackendError, Boxed, Found, Lines, LogLine, Started};
 use crate::function::{Deployment, Runtime};
 use crate::wire::zip;
 use crate::worker::Workers;
@@ -338,13 +338,8 @@ impl Backend for Docker {
         Box::pin(image::forget(&self.inner, deployment))
     }
 
-    fn logs<'a>(
-        &'a self,
-        id: &'a str,
-        tail: Option<usize>,
-        lines: Sender<LogLine>,
-    ) -> Boxed<'a, Result<(), BackendError>> {
-        Box::pin(async move { Ok(logs::send(&self.inner, id, tail, &lines).await?) })
+    fn logs<'a>(&'a self, id: &'a str, want: Lines, lines: Sender<LogLine>) -> Boxed<'a, Result<(), BackendError>> {
+        Box::pin(async move { Ok(logs::send(&self.inner, id, want, &lines).await?) })
     }
 
     fn resident(&self, id: &str) -> Option<u64> {

@@ -33,7 +33,7 @@ pub use self::files::Paths;
 use self::jail::Jail;
 use self::scratch::Scratch;
 use super::front_door::{self, FrontDoor};
-use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, LogLine, Started};
+use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, Lines, LogLine, Started};
 use crate::function::{Deployment, Name, Runtime};
 use crate::net::Address;
 use crate::reactor::Timer;
@@ -233,7 +233,7 @@ impl Process {
         };
         let mut text =
             format!("the {} that {} asks for failed ({program}: {why})", dependencies.what, dependencies.file);
-        for line in child.log().lines(Some(INSTALL_LOG)) {
+        for line in child.log().last(INSTALL_LOG) {
             text.push('\n');
             text.push_str(&String::from_utf8_lossy(&line.text));
         }
@@ -425,15 +425,12 @@ impl Backend for Process {
     fn logs<'a>(
         &'a self,
         id: &'a str,
-        tail: Option<usize>,
+        want: Lines,
         lines: async_channel::Sender<LogLine>,
     ) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            let Some(child) = self.child(id) else { return Ok(()) };
-            for line in child.log().lines(tail) {
-                if lines.send(line).await.is_err() {
-                    break;
-                }
+            if let Some(child) = self.child(id) {
+                child.log().send(want, &lines).await;
             }
             Ok(())
         })

@@ -152,7 +152,7 @@ fn long_lines_are_cut_and_only_the_tail_is_sent() {
         // A reader that has enough is no error.
         let (sender, receiver) = async_channel::bounded(1);
         drop(receiver);
-        backend.logs(&started.id, None, sender).await.unwrap();
+        backend.logs(&started.id, Lines::default(), sender).await.unwrap();
     });
 }
 
