@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use async_channel::{Receiver, Sender};
 use async_executor::Task;
 use futures_lite::{FutureExt, future};
+use log::Level;
 
 use super::{Management, TEXT, bad, content_type, refuse};
 use crate::backend::{Lines, LogLine};
@@ -186,7 +187,8 @@ impl Management {
         let mut pieces = respond.pieces(200, &content_type(TEXT), None);
         for source in sources(&self.deployer, only.map(std::slice::from_ref).unwrap_or_default()) {
             let (sender, lines) = async_channel::bounded(8);
-            let read = self.deployer.logs(&source.id, Lines::default(), sender);
+            let mut news = true;
+            let read = read(&self.deployer, &source, Lines::default(), sender, &mut news);
             let write = async {
                 let mut text = Vec::new();
                 while let Ok(line) = lines.recv().await {
@@ -196,11 +198,7 @@ impl Management {
                 }
                 Ok::<(), io::Error>(())
             };
-            let (read, written) = future::zip(read, write).await;
-            written?;
-            if let Err(e) = read {
-                log::warn!("cannot read the log of handler {}: {e}", source.id);
-            }
+            future::zip(read, write).await.1?;
         }
         pieces.finish().await
     }
@@ -239,8 +237,9 @@ impl Management {
         for source in sources {
             let source = Arc::new(source);
             let (sender, lines) = async_channel::bounded(1);
-            let read = read(Arc::clone(&self.deployer), Arc::clone(&source), want, sender);
-            let read = self.deployer.executor().spawn(read);
+            let (deployer, of) = (Arc::clone(&self.deployer), Arc::clone(&source));
+            let read =
+                self.deployer.executor().spawn(async move { read(&deployer, &of, want, sender, &mut true).await });
             logs.push(Past { source, place: Place::default(), next: None, lines, _read: read });
         }
         for log in &mut logs {
@@ -348,10 +347,14 @@ fn sources<'d>(deployer: &'d Deployer, names: &'d [Name]) -> impl Iterator<Item 
     })
 }
 
-/// Sends a handler's log; says in ours where it cannot be read.
-async fn read(deployer: Arc<Deployer>, source: Arc<Source>, want: Lines, lines: Sender<LogLine>) {
-    if let Err(e) = deployer.logs(&source.id, want, lines).await {
-        log::warn!("cannot read the log of handler {}: {e}", source.id);
+/// Sends a handler's log. That it cannot be read is a warning where that is `news`, which it is not until it could be again.
+async fn read(deployer: &Deployer, source: &Source, want: Lines, lines: Sender<LogLine>, news: &mut bool) {
+    match deployer.logs(&source.id, want, lines).await {
+        Ok(()) => *news = true,
+        Err(e) => {
+            let level = if std::mem::take(news) { Level::Warn } else { Level::Debug };
+            log::log!(level, "cannot read the log of handler {}: {e}", source.id);
+        }
     }
 }
 
@@ -363,10 +366,11 @@ async fn go_on(
     first: Lines,
     lines: Sender<(Arc<Source>, LogLine)>,
 ) {
+    let mut news = true;
     loop {
         let (sender, read_lines) = async_channel::bounded(1);
         let want = place.rest(first);
-        let read = read(Arc::clone(&deployer), Arc::clone(&source), want, sender);
+        let read = read(&deployer, &source, want, sender, &mut news);
         let pass_on = async {
             while let Ok(line) = read_lines.recv().await {
                 if place.is_new(&line) && lines.send((Arc::clone(&source), line)).await.is_err() {

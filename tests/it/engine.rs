@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use crate::board::{Backend, Board, TempDir};
+use crate::logs::Lines;
 use crate::status::status_of;
 use crate::watch::{eventually, is_alive, signal};
 
@@ -136,9 +137,13 @@ fn when_the_engine_is_killed_or_restarted_all_functions_are_back() {
     let mut board = engine.board();
     board.deploy("f", "binary", 2, CAT);
     board.deploy("g", "binary", 1, CAT);
+    board.deploy("says", "binary", 1, &[("fn.sh", "cat >&2\n")]);
+    let follower = Lines::command(&board, &["-f", "says"]);
     for how in ["KILL", "TERM"] {
-        let before = [ids(&board, "f"), ids(&board, "g")].concat();
-        assert_eq!(before.len(), 3);
+        assert_eq!(board.call("says", format!("before {how}\n").as_bytes()).status, 200);
+        assert_eq!(follower.next(), format!("before {how}"));
+        let before = [ids(&board, "f"), ids(&board, "g"), ids(&board, "says")].concat();
+        assert_eq!(before.len(), 4);
         engine.end(how);
         board.wait_for("the loss to be noticed", |b| {
             b.log().contains("events of the Docker engine are lost").then_some(())
@@ -148,16 +153,24 @@ fn when_the_engine_is_killed_or_restarted_all_functions_are_back() {
             assert_eq!(board.call("f", b"still").text(), "still");
         }
         engine.run();
-        for name in ["f", "g"] {
+        for name in ["f", "g", "says"] {
             board.wait_for("new handlers", |b| {
                 let now = ids(b, name);
                 let replaced = !now.is_empty() && now.iter().all(|id| !before.contains(id));
                 (replaced && status_of(b, name)["state"] == "healthy").then_some(())
             });
-            assert_eq!(board.call(name, b"again").text(), "again", "{how}");
+            let answer = board.call(name, b"again\n");
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (200, if name == "says" { "" } else { "again\n" }),
+                "{how}"
+            );
         }
+        // Whoever follows a log goes on, and is told nothing twice.
+        assert_eq!(follower.next(), "again");
+        assert!(board.log().matches("cannot read the log of handler ").count() <= 2, "{}", board.log());
         board.wait_for("the events", |b| b.log().contains("are followed again").then_some(()));
-        board.wait_for("what is left over to go", |_| (engine.containers().len() == 3).then_some(()));
+        board.wait_for("what is left over to go", |_| (engine.containers().len() == 4).then_some(()));
         board.deploy("new", "binary", 1, CAT);
         assert_eq!(board.delete("new").status, 200);
     }

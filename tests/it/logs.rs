@@ -16,7 +16,7 @@ const LOGS_AGAIN: &[(&str, &str)] =
     &[("fn.py", "def fn(input):\n    print('again ' + input, flush=True)\n    return 'done'\n")];
 
 /// Lines as they come, of a command or a connection.
-struct Lines {
+pub struct Lines {
     lines: Receiver<String>,
     child: Option<Child>,
 }
@@ -38,7 +38,7 @@ impl Lines {
     }
 
     /// What `tinyfaas logs` prints.
-    fn command(board: &Board, args: &[&str]) -> Self {
+    pub fn command(board: &Board, args: &[&str]) -> Self {
         let mut command = Command::new(TINYFAAS);
         command.arg("logs").args(args).args(["--host", &board.management.to_string()]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -47,7 +47,7 @@ impl Lines {
     }
 
     /// The text of the next line, after function, handler and time.
-    fn next(&self) -> String {
+    pub fn next(&self) -> String {
         text_of(&self.lines.recv_timeout(PATIENCE).expect("another line")).to_owned()
     }
 
