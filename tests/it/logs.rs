@@ -6,14 +6,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::board::{Backend, Board, PATIENCE};
-use crate::watch::{eventually, handlers};
+use crate::watch::eventually;
 
 const TINYFAAS: &str = env!("CARGO_BIN_EXE_tinyfaas");
 /// Logs what it is sent.
 const LOGS: &[(&str, &str)] = &[("fn.py", "def fn(input):\n    print(input, flush=True)\n    return 'done'\n")];
-/// The same, told apart.
-const LOGS_AGAIN: &[(&str, &str)] =
-    &[("fn.py", "def fn(input):\n    print('again ' + input, flush=True)\n    return 'done'\n")];
+/// The same, told apart, and mortal.
+const LOGS_AGAIN: &[(&str, &str)] = &[(
+    "fn.py",
+    "import os\ndef fn(input):\n    if input == 'die': os._exit(1)\n    print('again ' + input, flush=True)\n    return 'done'\n",
+)];
 
 /// Lines as they come, of a command or a connection.
 pub struct Lines {
@@ -111,9 +113,7 @@ fn a_follower_stays_through_redeployments_crashes_and_deletion() {
         say(&board, "f", "four");
         assert_eq!((follower.next(), last.next()), ("again four".into(), "again four".into()));
 
-        for pid in handlers(&board, "f") {
-            crate::watch::signal(pid, "KILL");
-        }
+        assert_eq!(board.call("f", b"die").status, 502);
         eventually("the next handler", || (board.call("f", b"five").status == 200).then_some(()));
         assert_eq!((follower.next(), last.next()), ("again five".into(), "again five".into()));
 
