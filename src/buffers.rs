@@ -25,16 +25,36 @@ pub struct Buffer {
 impl Buffers {
     /// Lends a buffer.
     pub fn take(&self) -> Buffer {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Buffer { bytes: free.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice()), home: self.clone() }
+        let mut buffer = self.promise();
+        buffer.fill();
+        buffer
+    }
+
+    /// A buffer without memory, to be [filled](Buffer::fill) when there is something for it.
+    pub fn promise(&self) -> Buffer {
+        Buffer { bytes: Box::default(), home: self.clone() }
     }
 }
 
 impl Buffer {
+    /// Makes sure that it has its [`SIZE`] bytes.
+    pub fn fill(&mut self) {
+        if self.bytes.is_empty() {
+            let free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            self.bytes = free.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+        }
+    }
+
     /// Gives the memory back; what is left has no bytes.
     pub fn give_back(&mut self) {
-        let home = self.home.clone();
-        *self = Self { bytes: Box::default(), home };
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes.is_empty() {
+            return;
+        }
+        let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < KEPT {
+            free.push(bytes);
+        }
     }
 }
 
@@ -54,10 +74,7 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < KEPT && !self.bytes.is_empty() {
-            free.push(std::mem::take(&mut self.bytes));
-        }
+        self.give_back();
     }
 }
 
@@ -75,7 +92,12 @@ mod tests {
         let mut buffer = buffers.take();
         buffer.give_back();
         assert_eq!((buffer.len(), buffers.free.lock().unwrap().len()), (0, KEPT));
+        buffer.fill();
+        buffer.fill();
+        assert_eq!((buffer.len(), buffers.free.lock().unwrap().len()), (SIZE, KEPT - 1));
         drop(buffer);
+        drop(buffers.promise());
+        assert_eq!(buffers.free.lock().unwrap().len(), KEPT);
         assert!(buffers.free.lock().unwrap().iter().all(|b| b.len() == SIZE));
     }
 }

@@ -97,15 +97,29 @@ impl Stream {
             if waited && self.may_read() {
                 return Poll::Ready(Ok(()));
             }
-            let peeked = match self {
-                Self::Unix(s) => s.poll_read_with(cx, peek),
-                Self::Tcp(s) => s.poll_read_with(cx, peek),
-                Self::Tls(s) => return s.poll_readable(cx),
-            };
+            let peeked = self.poll_readable(cx);
             waited = peeked.is_pending();
             peeked
         })
         .await
+    }
+
+    /// Whether neither bytes nor an end came, as far as the reactor was told; `false` where it was not asked yet.
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Self::Unix(s) => s.is_silent(),
+            Self::Tcp(s) => s.is_silent(),
+            Self::Tls(_) => false,
+        }
+    }
+
+    /// As [`Stream::readable`].
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Unix(s) => s.poll_read_with(cx, peek),
+            Self::Tcp(s) => s.poll_read_with(cx, peek),
+            Self::Tls(s) => s.poll_readable(cx),
+        }
     }
 
     fn may_read(&self) -> bool {

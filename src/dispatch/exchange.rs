@@ -170,7 +170,8 @@ pub(super) async fn run<'a>(
                     }
                 }
             };
-            Some(hold(&mut **source, &came).or(late).or(slow).await?)
+            // Boxed: most calls need none of it, and each call pays for what its future may hold.
+            Some(Box::pin(hold(&mut **source, &came).or(late).or(slow)).await?)
         }
         _ => None,
     };
@@ -179,7 +180,7 @@ pub(super) async fn run<'a>(
         pump: Some(Pump::new(call, held, buffers)),
         stream: Some(stream),
         lease: Some(lease),
-        buf: buffers.take(),
+        buf: buffers.promise(),
         start: 0,
         end: 0,
         left: BodyLeft::Done,
@@ -266,6 +267,7 @@ struct Exchange<'a> {
     pump: Option<Pump<'a>>,
     stream: Option<Stream>,
     lease: Option<Lease>,
+    /// Without memory while nothing comes.
     buf: Buffer,
     /// Bytes of `buf` that were received and not yet handed out.
     start: usize,
@@ -420,8 +422,15 @@ impl Exchange<'_> {
             cx.waker().wake_by_ref();
             Poll::Pending
         } else {
+            self.buf.fill();
             let room = self.buf.get_mut(self.end..).unwrap_or_default();
-            Pin::new(&mut stream).poll_read(cx, room)
+            let read = Pin::new(&mut stream).poll_read(cx, room);
+            if read.is_pending() && self.start == self.end {
+                // A function may take its time, and there may be many calls.
+                (self.start, self.end) = (0, 0);
+                self.buf.give_back();
+            }
+            read
         };
         self.moved = if read.is_ready() { self.moved + 1 } else { 0 };
         match read {
@@ -519,6 +528,7 @@ enum PumpBody<'a> {
     Bytes(&'a [u8]),
     Stream {
         source: &'a mut (dyn BodyStream + Send),
+        /// Without memory while the caller sends nothing.
         buf: Buffer,
         /// Bytes of `buf` to send.
         start: usize,
@@ -550,7 +560,7 @@ impl<'a> Pump<'a> {
             Body::Stream(_) if framing == Framing::Length(0) => PumpBody::Bytes(&[]),
             Body::Stream(source) => PumpBody::Stream {
                 source,
-                buf: buffers.take(),
+                buf: buffers.promise(),
                 start: 0,
                 end: 0,
                 chunked: framing == Framing::Chunked,
@@ -601,6 +611,7 @@ impl PumpBody<'_> {
         }
         // Room for the chunk's prefix before the data and its end after it.
         let (before, after) = if *chunked { (chunked::PREFIX, chunked::SUFFIX.len()) } else { (0, 0) };
+        buf.fill();
         let room = buf.len().saturating_sub(before + after);
         let Some(space) = buf.get_mut(before..before + room) else { return Ok(Poll::Pending) };
         let read = if held.is_empty() {
@@ -613,7 +624,11 @@ impl PumpBody<'_> {
         let n = match read {
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(e)) => return Err(PumpError::Caller(caller_failure(&e))),
-            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Pending => {
+                (*start, *end) = (0, 0);
+                buf.give_back();
+                return Ok(Poll::Pending);
+            }
         };
         *done |= n == 0;
         *total += n as u64;

@@ -11,6 +11,8 @@ use crate::reactor::Timer;
 
 /// Idle connections kept to one handler, and no more than it takes calls at once. A new connection costs more than a call.
 const IDLE_CONNECTIONS: usize = 64;
+/// An idle connection that was used in this time is not asked whether it still stands: the reactor would know.
+const JUST_NOW: Duration = Duration::from_secs(1);
 /// How long a connection is kept that no call needs. One stays: the next call seldom needs more.
 const KEPT_FOR: Duration = Duration::from_secs(10);
 
@@ -118,8 +120,12 @@ impl Handler {
     /// An open connection that no call uses and the handler did not close.
     pub(super) fn idle_connection(&self) -> Option<Stream> {
         loop {
-            let (stream, _) = self.idle_connections().pop()?;
-            // Nothing may come on an idle connection: bytes or an end mean that it cannot be used.
+            let (stream, since) = self.idle_connections().pop()?;
+            // Nothing may come on an idle connection: bytes or an end mean that it cannot be used. Of one that was used
+            // just now it is enough that the reactor knows of none.
+            if stream.is_silent() && since.elapsed() < JUST_NOW {
+                return Some(stream);
+            }
             if matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock) {
                 return Some(stream);
             }

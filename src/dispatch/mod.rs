@@ -31,8 +31,8 @@ use crate::call::{Body, Call, Failure, FailureKind, Protocol};
 use crate::client::Client;
 use crate::function::Name;
 use crate::logging::about_call;
+use crate::net::Stream;
 use crate::reactor::Timer;
-use counts::Metered;
 use errors::Errors;
 use table::Line;
 
@@ -171,48 +171,61 @@ impl Dispatch {
     ///
     /// # Errors
     /// [`Failure`] when there is no reply; dropping the future gives the call up.
-    pub async fn call<'a>(&self, call: Call<'a>) -> Result<Reply<'a>, Failure> {
-        let mut metered = self.counts(call.function).map(|counts| counts.begin(call.protocol));
-        let (function, id) = (call.function, call.id);
-        let called = self.called(call, &mut metered).await;
-        match (&called, &mut metered) {
-            (Err(failure), Some(metered)) => {
-                metered.failed(id, failure);
-                metered.log(id, failure);
+    #[expect(clippy::manual_async_fn, reason = "smaller: an async fn keeps its arguments twice, and each call has one")]
+    pub fn call<'a>(&self, mut call: Call<'a>) -> impl Future<Output = Result<Reply<'a>, Failure>> + Send {
+        async move {
+            let mut metered = self.counts(call.function).map(|counts| counts.begin(call.protocol));
+            if metered.is_none()
+                && let Some(unknown) = self.unknown.get(call.protocol as usize)
+            {
+                unknown.fetch_add(1, Ordering::Relaxed);
             }
-            (Err(failure), None) => about_call(Level::Debug, None, id.as_str(), format_args!("{failure}")),
-            (Ok(reply), _) if reply.status >= 500 => {
-                about_call(Level::Debug, Some(function), id.as_str(), format_args!("it answered {}", reply.status));
+            let (function, id) = (call.function, call.id);
+            let called = async {
+                let who = Who { client: call.client, token: call.token };
+                let asked = self.connection(who, call.function, &mut call.body, call.deadline);
+                let (lease, stream, deadline) = asked.await?;
+                let changes = !call.method.is_safe();
+                let reply = exchange::run(stream, lease, call, deadline, &self.buffers, &mut metered).await?;
+                if changes && reply.status < 400 {
+                    reply.mark_changed();
+                    self.changed.notify(usize::MAX);
+                }
+                Ok(reply)
+            };
+            let called = called.await;
+            match (&called, &mut metered) {
+                (Err(failure), Some(metered)) => {
+                    metered.failed(id, failure);
+                    metered.log(id, failure);
+                }
+                (Err(failure), None) => about_call(Level::Debug, None, id.as_str(), format_args!("{failure}")),
+                (Ok(reply), _) if reply.status >= 500 => {
+                    about_call(Level::Debug, Some(function), id.as_str(), format_args!("it answered {}", reply.status));
+                }
+                _ => {}
             }
-            _ => {}
+            called
         }
-        called
     }
 
-    async fn called<'a>(&self, mut call: Call<'a>, metered: &mut Option<Metered>) -> Result<Reply<'a>, Failure> {
-        if metered.is_none()
-            && let Some(unknown) = self.unknown.get(call.protocol as usize)
-        {
-            unknown.fetch_add(1, Ordering::Relaxed);
-        }
-        let who = Who { client: call.client, token: call.token };
-        let (mut lease, deadline) = self.lease_for(who, call.function, &mut call.body, call.deadline).await?;
+    /// A handler with a place for a call, a connection to it, and until when it may take.
+    async fn connection(
+        &self,
+        who: Who<'_>,
+        function: &str,
+        body: &mut Body<'_>,
+        asked: Option<Instant>,
+    ) -> Result<(Lease, Stream, Instant), Failure> {
+        let mut latest = asked;
         loop {
+            let (lease, deadline) = self.lease_for(who, function, body, latest).await?;
             match exchange::connect(&lease, deadline).await? {
-                Some(stream) => {
-                    let changes = !call.method.is_safe();
-                    let reply = exchange::run(stream, lease, call, deadline, &self.buffers, metered).await?;
-                    if changes && reply.status < 400 {
-                        reply.mark_changed();
-                        self.changed.notify(usize::MAX);
-                    }
-                    return Ok(reply);
-                }
+                Some(stream) => return Ok((lease, stream, deadline)),
                 // Nobody listens there any more, so the function saw nothing of this call: another handler may have it.
                 None => {
                     lease.handler().mark_unhealthy();
-                    drop(lease);
-                    (lease, _) = self.lease_for(who, call.function, &mut call.body, Some(deadline)).await?;
+                    latest = Some(deadline);
                 }
             }
         }

@@ -44,6 +44,7 @@ impl Front {
         Self { dispatch, executor, async_calls: Seats::new(async_calls, async_calls.div_ceil(2)), budget }
     }
 
+    /// What is seldom needed is boxed: each call pays for what its future may hold.
     async fn call(
         &self,
         id: &CallId,
@@ -55,16 +56,16 @@ impl Front {
             let mut allow = Headers::new();
             let _ = allow.push("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE");
             let text = "call a function with GET, HEAD, POST, PUT, PATCH or DELETE";
-            return respond.text_with(405, &allow, text).await;
+            return Box::pin(respond.text_with(405, &allow, text)).await;
         };
         let target = match target(&head.target) {
             Ok(target) => target,
-            Err(text) => return respond.text(400, text).await,
+            Err(text) => return Box::pin(respond.text(400, text)).await,
         };
         if head.headers.get("x-tinyfaas-async").is_some() {
-            return match self.call_later(id, method, &target, head, body).await {
-                Ok(()) => respond.text(202, "accepted").await,
-                Err(failure) => refuse(respond, &failure).await,
+            return match Box::pin(self.call_later(id, method, &target, head, body)).await {
+                Ok(()) => Box::pin(respond.text(202, "accepted")).await,
+                Err(failure) => Box::pin(refuse(respond, &failure)).await,
             };
         }
         let call = Call {
@@ -81,8 +82,8 @@ impl Front {
             client: Some(Client::of(head.peer.ip())),
         };
         match self.dispatch.call(call).await {
-            Ok(reply) => pass_on(reply, respond).await,
-            Err(failure) => refuse(respond, &failure).await,
+            Ok(mut reply) => pass_on(&mut reply, respond).await,
+            Err(failure) => Box::pin(refuse(respond, &failure)).await,
         }
     }
 
@@ -168,7 +169,7 @@ async fn discard(reply: Result<Reply<'_>, Failure>) -> Result<(), Failure> {
 }
 
 /// Passes a handler's answer on as it comes.
-async fn pass_on(mut reply: Reply<'_>, respond: Responder<'_>) -> io::Result<()> {
+async fn pass_on(reply: &mut Reply<'_>, respond: Responder<'_>) -> io::Result<()> {
     // The answer has one, be it what the function says or not.
     reply.headers.remove(call_id::FIELD);
     let mut pieces = respond.pieces(reply.status, &reply.headers, reply.length());
@@ -176,7 +177,9 @@ async fn pass_on(mut reply: Reply<'_>, respond: Responder<'_>) -> io::Result<()>
         match reply.chunk().await {
             Ok([]) => return pieces.finish().await,
             Ok(piece) => pieces.send(piece).await?,
-            Err(failure) if pieces.is_unsent() => return refuse(pieces.into_responder(), &failure).await,
+            Err(failure) if pieces.is_unsent() => {
+                return Box::pin(refuse(pieces.into_responder(), &failure)).await;
+            }
             // The head is out: only a connection that breaks off can say that the answer is not whole.
             Err(failure) => return Err(io::Error::other(failure)),
         }

@@ -151,6 +151,7 @@ impl<'c> RequestBody<'c> {
                     let n = here.len().min(space.len());
                     copy(here, space, n);
                     self.input.start += n;
+                    self.input.rest();
                     n
                 };
                 *left -= n as u64;
@@ -161,8 +162,14 @@ impl<'c> RequestBody<'c> {
                     return Poll::Ready(Ok(0));
                 }
                 if self.input.start == self.input.end {
-                    (self.input.start, self.input.end) = (0, 0);
-                    self.input.end = futures_lite::ready!(Self::poll_receive(self.stream, cx, &mut self.input.buf))?;
+                    self.input.end = 0;
+                    self.input.start = 0;
+                    self.input.buf.fill();
+                    let received = Self::poll_receive(self.stream, cx, &mut self.input.buf);
+                    if received.is_pending() {
+                        self.input.buf.give_back();
+                    }
+                    self.input.end = futures_lite::ready!(received)?;
                 }
                 // No more than fits `buf`: what the decoder hands out cannot be put back.
                 let here = self.input.bytes();

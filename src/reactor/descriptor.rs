@@ -172,6 +172,11 @@ impl<T: AsFd> Async<T> {
         lock(&self.registered.0.0).directions.get(READ).is_some_and(|read| read.ready)
     }
 
+    /// Whether the kernel would have told of something to read, and did not.
+    pub fn is_silent(&self) -> bool {
+        lock(&self.registered.0.0).directions.get(READ).is_some_and(|read| read.told && !read.ready)
+    }
+
     /// Tries `act` where that may be of use; `is_all` says of what it did that a next one would have to wait.
     fn poll_with<R>(
         &self,

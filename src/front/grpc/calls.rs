@@ -1,5 +1,6 @@
 //! `TinyFaaS/Request`: a message becomes a [`Call`], its outcome a message or a status.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -60,8 +61,11 @@ pub(super) async fn request(
         return Ok(());
     }
     let id = CallId::of(asked.fields.get(call_id::FIELD).map(HeaderValue::as_bytes));
-    let work = async { outcome(door, busy, &id, &asked, &mut question).await.unwrap_or_else(Outcome::failed) };
-    let mut outcome = answer.unless_gone(work).await?;
+    let mut outcome = {
+        // Pinned where it is: each function that takes a future by its value holds it twice.
+        let work = async { outcome(door, busy, &id, &asked, &mut question).await.unwrap_or_else(Outcome::failed) };
+        answer.unless_gone(pin!(work)).await?
+    };
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         // Whatever the function says.
         outcome.metadata.insert(HeaderName::from_static(call_id::FIELD), id);
@@ -88,7 +92,7 @@ async fn outcome(
     // As with the other protocols, it is a part of the call's time.
     let latest = Instant::now() + door.config.question_timeout;
     let deadline = Some(asked.deadline.map_or(latest, |deadline| deadline.min(latest)));
-    let message = before(deadline, question.only()).await?;
+    let message = before(deadline, pin!(question.only())).await?;
     busy.asked();
     let data = Data::decode(message)
         .map_err(|e| Status::new(Code::Internal, format!("the message is not a Data message: {e}")))?;
@@ -232,7 +236,7 @@ fn of_failure(failure: Failure) -> Status {
 /// Waits for `work` until the caller's deadline.
 pub(super) async fn before<T>(
     deadline: Option<Instant>,
-    work: impl Future<Output = Result<T, Status>>,
+    work: impl Future<Output = Result<T, Status>> + Unpin,
 ) -> Result<T, Status> {
     let Some(deadline) = deadline else { return work.await };
     let late = async {

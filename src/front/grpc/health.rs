@@ -1,5 +1,6 @@
 //! `grpc.health.v1.Health`: the whole server, its service, and each function by its name.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_lite::FutureExt;
@@ -21,7 +22,7 @@ const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Answers `Health/Check`.
 pub(super) async fn check(door: &Door, mut question: Question, mut answer: Answer) -> Result<(), Gone> {
-    let work = async {
+    let work = pin!(async {
         let service = service(&mut question).await?;
         match serving(door, &service) {
             ServingStatus::ServiceUnknown => {
@@ -31,7 +32,7 @@ pub(super) async fn check(door: &Door, mut question: Question, mut answer: Answe
             }
             status => Ok(status),
         }
-    };
+    });
     match answer.unless_gone(work).await? {
         Err(status) => answer.end_without_message(&status, HeaderMap::new()),
         Ok(status) => {
@@ -45,7 +46,7 @@ pub(super) async fn check(door: &Door, mut question: Question, mut answer: Answe
 
 /// Answers `Health/Watch` until the caller gives up, its deadline passes or the runtime stops.
 pub(super) async fn watch(door: &Door, asked: Asked, mut question: Question, mut answer: Answer) -> Result<(), Gone> {
-    let service = match answer.unless_gone(service(&mut question)).await? {
+    let service = match answer.unless_gone(Box::pin(service(&mut question))).await? {
         Ok(service) => service,
         Err(status) => {
             answer.end_without_message(&status, HeaderMap::new());
@@ -69,11 +70,11 @@ pub(super) async fn watch(door: &Door, asked: Asked, mut question: Question, mut
             Timer::after(WATCH_PERIOD).await;
         };
         let pause = pause.or(door.shutdown.begun());
-        let pause = before(asked.deadline, async {
+        let pause = pin!(async {
             pause.await;
             Ok(())
         });
-        if let Err(status) = sending.unless_gone(pause).await? {
+        if let Err(status) = sending.unless_gone(pin!(before(asked.deadline, pause))).await? {
             sending.end(&status);
             return Ok(());
         }

@@ -17,7 +17,7 @@ use crate::wire::grpc::status::{Code, Status};
 pub(super) async fn info(asked: Asked, mut question: Question, answer: Answer) -> Result<(), Gone> {
     let mut sending = answer.begin(HeaderMap::new())?;
     loop {
-        let next = before(asked.deadline, question.next());
+        let next = Box::pin(before(asked.deadline, Box::pin(question.next())));
         let decoded = match sending.unless_gone(next).await? {
             Ok(None) => break,
             Ok(Some(message)) => ServerReflectionRequest::decode(message)

@@ -100,9 +100,10 @@ pub(super) async fn answer(door: &Door, busy: &Busy, request: Request<RecvStream
     let asked = Asked { fields: head.headers, deadline };
     let done = match route {
         Route::Call => calls::request(door, busy, asked, question, answer).await,
-        Route::HealthCheck => health::check(door, question, answer).await,
-        Route::HealthWatch => health::watch(door, asked, question, answer).await,
-        Route::Reflection => reflection::info(asked, question, answer).await,
+        // Boxed: calls do not pay for them.
+        Route::HealthCheck => Box::pin(health::check(door, question, answer)).await,
+        Route::HealthWatch => Box::pin(health::watch(door, asked, question, answer)).await,
+        Route::Reflection => Box::pin(reflection::info(asked, question, answer)).await,
     };
     if let Err(Gone) = done {
         log::debug!("gRPC: a caller gave up");
@@ -151,7 +152,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Runs `work` until the peer gives the stream up.
-    pub(super) async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Gone> {
+    pub(super) async fn unless_gone<T>(&mut self, work: impl Future<Output = T> + Unpin) -> Result<T, Gone> {
         let gone = async {
             let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
             Err(Gone)
@@ -232,7 +233,7 @@ impl Sending {
     }
 
     /// Runs `work` until the peer gives the stream up.
-    pub(super) async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Gone> {
+    pub(super) async fn unless_gone<T>(&mut self, work: impl Future<Output = T> + Unpin) -> Result<T, Gone> {
         let gone = async {
             let _ = poll_fn(|cx| self.stream.poll_reset(cx)).await;
             Err(Gone)
