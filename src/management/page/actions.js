@@ -54,7 +54,6 @@ async function call(event) {
     if (e.name !== 'AbortError') say($('status'), (head && size ? 'the answer broke off: ' : '') + e.message, 'bad');
   } finally {
     if (mine === calling) calling = null;
-    if (!following && opened === name) logs();
     look();
   }
 }
@@ -82,7 +81,7 @@ async function logs() {
   try {
     const answer = await ask(`logs?name=${name}&tail=${LINES}&follow=1`, { signal: mine.signal });
     const reader = answer.body.getReader(), decoder = new TextDecoder();
-    draw();
+    drawn = setTimeout(draw, 200);
     for (;;) {
       const { done, value } = await reader.read();
       const parts = (rest + decoder.decode(value, { stream: !done })).split('\n');
@@ -282,7 +281,6 @@ $('forget').addEventListener('click', () => {
   wantToken();
 });
 $('call').addEventListener('submit', call);
-$('again').addEventListener('click', logs);
 $('delete').addEventListener('click', remove);
 $('deploy').addEventListener('submit', deploy);
 $('name').addEventListener('input', replaces);

@@ -170,6 +170,8 @@ function show() {
   runtimes();
   listErrors();
   if (opened) facts(known.get(opened));
+  // It broke off, or too many are followed already.
+  if (opened && !following) logs();
 }
 
 function sparkle(rate) {
