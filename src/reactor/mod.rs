@@ -43,6 +43,8 @@ struct Reactor {
     timers: Timers,
     /// Those that wait until everything was looked at: see [`turn`].
     turns: Mutex<Vec<Waker>>,
+    /// Whether there are such.
+    turning: AtomicBool,
     /// Held by the thread that waits for events.
     lead: Mutex<()>,
     /// Whether that thread may be asleep in epoll_wait(2).
@@ -71,6 +73,7 @@ pub async fn turn() {
         }
         let reactor = Reactor::get();
         lock(&reactor.turns).push(cx.waker().clone());
+        reactor.turning.store(true, Ordering::SeqCst);
         if reactor.asleep.load(Ordering::SeqCst) {
             reactor.ring();
         }
@@ -132,6 +135,7 @@ impl Reactor {
             sources: Mutex::default(),
             timers: Timers::new(),
             turns: Mutex::default(),
+            turning: false.into(),
             lead: Mutex::default(),
             asleep: false.into(),
             followers: Mutex::default(),
@@ -206,8 +210,10 @@ impl Reactor {
 
     /// See [`turn`].
     fn end_turns(&self) {
-        let turns = std::mem::take(&mut *lock(&self.turns));
-        turns.into_iter().for_each(Waker::wake);
+        if self.turning.load(Ordering::Relaxed) && self.turning.swap(false, Ordering::SeqCst) {
+            let turns = std::mem::take(&mut *lock(&self.turns));
+            turns.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Wakes who waits for what is due or has come; waits until there is such, or `me` is woken, where it may `sleep`.
@@ -218,7 +224,7 @@ impl Reactor {
             // From here on who wakes this thread, or sets an earlier timer, rings.
             me.leads.store(true, Ordering::SeqCst);
             self.asleep.store(true, Ordering::SeqCst);
-            if !me.woken.load(Ordering::SeqCst) && lock(&self.turns).is_empty() {
+            if !me.woken.load(Ordering::SeqCst) && !self.turning.load(Ordering::SeqCst) {
                 timeout = self.timers.next();
             }
         }

@@ -95,9 +95,9 @@ struct Delayed {
     datagram: Vec<u8>,
 }
 
-/// Whether a datagram is a request or a ping, by its header: something that wants an answer.
-fn asks(datagram: &[u8]) -> bool {
-    matches!(datagram, [first, code, ..] if first & 0x20 == 0 && code >> 5 == 0)
+/// Whether a datagram is a request, or one of the `pings`, by its header: something that wants an answer.
+fn asks(datagram: &[u8], pings: bool) -> bool {
+    matches!(datagram, [first, code, ..] if first & 0x20 == 0 && code >> 5 == 0 && (pings || *code != 0))
 }
 
 /// One step's surroundings.
@@ -154,7 +154,10 @@ impl Server {
         let mut scene = Scene { now, out };
         let peer = &datagram.from;
         // Before anything is read but the header: there may be more of them than can be looked at.
-        if asks(datagram.bytes) && !self.crowd.admit(now, peer.client()) && !self.is_let_in_late(&mut scene, datagram) {
+        if asks(datagram.bytes, self.crowd.is_crowded(now))
+            && !self.crowd.admit(now, peer.client())
+            && !self.is_let_in_late(&mut scene, datagram)
+        {
             return None;
         }
         let message = match Message::parse(datagram.bytes) {
