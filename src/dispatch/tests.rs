@@ -488,3 +488,33 @@ fn a_handler_reached_by_tcp_gets_a_small_body_with_its_length_and_a_large_one_in
     });
     assert_eq!(handler.join().unwrap(), [false, false, true]);
 }
+
+/// A body of unknown length of which nothing comes.
+struct Silent;
+
+impl BodyStream for Silent {
+    fn length(&self) -> Option<u64> {
+        None
+    }
+
+    fn poll_read(&mut self, _: &mut std::task::Context<'_>, _: &mut [u8]) -> std::task::Poll<std::io::Result<usize>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[test]
+fn a_body_that_is_held_for_a_handler_reached_by_tcp_has_to_keep_its_pace_too() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let function = Function::new(Name::parse("f").unwrap(), Limits { concurrency: 1, ..limits() });
+    function.add(Arc::new(Handler::new("h1".into(), Address::Tcp(listener.local_addr().unwrap()))));
+    let dispatch = Dispatch::new(Buffers::default());
+    dispatch.install(Arc::new(function));
+    let (headers, mut silent) = (Headers::new(), Silent);
+    block_on(async {
+        let mut holds = Box::pin(dispatch.call(call(&headers, Body::Stream(&mut silent))));
+        assert!(future::poll_once(&mut holds).await.is_none());
+        let mut waits = Box::pin(dispatch.call(call(&headers, Body::Bytes(b""))));
+        assert!(future::poll_once(&mut waits).await.is_none());
+        assert_eq!(holds.await.unwrap_err().kind, FailureKind::BadRequest);
+    });
+}
