@@ -98,8 +98,10 @@ fn spec(name: &str) -> Result<String> {
     let wrong = |why: String| Error::other(format!("{}: {why}", file.display()));
     let Description { base, files, entries, install, process } =
         Description::parse(&read(&file.display().to_string())?).map_err(wrong)?;
-    let at = std::env::current_dir()?.join(&folder);
-    let embedded = |file: &str| format!("Content::Bytes(include_bytes!({:?}))", at.join(file).display().to_string());
+    // By the manifest's folder, whatever that is: the same text from every checkout.
+    let embedded = |file: &str| {
+        format!("Content::Bytes(include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/runtimes/{name}/{file}\")))")
+    };
     let mut text =
         format!("    Spec {{ runtime: Runtime::literal({name:?}), dockerfile: {}, files: &[", embedded("Dockerfile"));
     for file in &files {

@@ -7,15 +7,15 @@
 //! No error repeats the value of an environment variable: it may be a secret.
 
 mod query;
+mod values;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::path::PathBuf;
 
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 
 use crate::function::{Deployment, Limits, Name, Origin, Runtime};
 use crate::limits;
@@ -24,6 +24,7 @@ use crate::tokens::Digest;
 use crate::wire::url::Url;
 use crate::wire::zip::path;
 pub use query::{Put, put};
+use values::{LIMITS, Limit, List, Scalar};
 
 /// Most handlers of one function: each is a process, and often a container.
 pub const MAX_THREADS: usize = 64;
@@ -318,23 +319,6 @@ fn env_key(entry: &str) -> Result<&str, String> {
     Ok(key)
 }
 
-/// A value that should be a string, a number, true or false.
-enum Scalar {
-    Text(String),
-    Number(u64),
-    Flag(bool),
-    /// Anything else, not kept.
-    Other,
-}
-
-/// A value that should be a list of strings.
-enum List {
-    Texts(Vec<Scalar>),
-    /// More than [`MAX_ENVS`].
-    TooLong,
-    Other,
-}
-
 impl List {
     fn auth(self) -> Result<Vec<Digest>, String> {
         let Self::Texts(entries) = self else {
@@ -389,22 +373,6 @@ pub fn check_envs(envs: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// A value that should be an object of limits.
-enum Limit {
-    Fields(Box<LimitFields>),
-    /// A key that is no limit.
-    Unknown(String),
-    Twice(&'static str),
-    Other,
-}
-
-#[derive(Default)]
-struct LimitFields {
-    by_name: [Option<Scalar>; LIMITS.len()],
-}
-
-const LIMITS: [&str; 6] = ["memory", "cpu", "pids", "timeout", "concurrency", "queue"];
-
 impl Limit {
     fn apply(self, defaults: &Limits) -> Result<Limits, String> {
         let fields = match self {
@@ -447,120 +415,6 @@ fn amount(value: &Scalar, what: &str) -> Result<String, String> {
         Scalar::Text(text) => Ok(cut(text)),
         Scalar::Number(n) => Ok(n.to_string()),
         Scalar::Flag(_) | Scalar::Other => Err(format!("has to be {what}")),
-    }
-}
-
-/// Visitor methods for values of types that are not wanted: read over, and taken as `Other`.
-macro_rules! other {
-    ($($method:ident: $value:ty),*) => {
-        $(fn $method<E>(self, _: $value) -> Result<Self::Value, E> {
-            Ok(Self::Value::Other)
-        })*
-    };
-}
-
-fn skip_list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<(), A::Error> {
-    while list.next_element::<IgnoredAny>()?.is_some() {}
-    Ok(())
-}
-
-fn skip_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
-    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-    Ok(())
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct ScalarVisitor;
-        impl<'de> Visitor<'de> for ScalarVisitor {
-            type Value = Scalar;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar::Text(text.to_owned()))
-            }
-            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
-                Ok(Scalar::Number(number))
-            }
-            fn visit_unit<E>(self) -> Result<Scalar, E> {
-                Ok(Scalar::Other)
-            }
-            fn visit_bool<E>(self, flag: bool) -> Result<Scalar, E> {
-                Ok(Scalar::Flag(flag))
-            }
-            other!(visit_i64: i64, visit_f64: f64);
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Scalar, A::Error> {
-                skip_list(list).map(|()| Scalar::Other)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Scalar, A::Error> {
-                skip_map(map).map(|()| Scalar::Other)
-            }
-        }
-        from.deserialize_any(ScalarVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for List {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct ListVisitor;
-        impl<'de> Visitor<'de> for ListVisitor {
-            type Value = List;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of strings")
-            }
-            other!(visit_str: &str, visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool);
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<List, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(text) = list.next_element()? {
-                    if texts.len() == MAX_ENVS {
-                        skip_list(list)?;
-                        return Ok(List::TooLong);
-                    }
-                    texts.push(text);
-                }
-                Ok(List::Texts(texts))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<List, A::Error> {
-                skip_map(map).map(|()| List::Other)
-            }
-        }
-        from.deserialize_any(ListVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Limit {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct LimitVisitor;
-        impl<'de> Visitor<'de> for LimitVisitor {
-            type Value = Limit;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of limits")
-            }
-            other!(visit_str: &str, visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool);
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Limit, A::Error> {
-                skip_list(list).map(|()| Limit::Other)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Limit, A::Error> {
-                let mut fields = Box::<LimitFields>::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    let known = LIMITS.iter().zip(&mut fields.by_name).find(|(name, _)| **name == key);
-                    let wrong = match known {
-                        None => Limit::Unknown(cut(&key)),
-                        Some((name, Some(_))) => Limit::Twice(name),
-                        Some((_, place)) => {
-                            *place = map.next_value()?;
-                            continue;
-                        }
-                    };
-                    map.next_value::<IgnoredAny>()?;
-                    skip_map(map)?;
-                    return Ok(wrong);
-                }
-                Ok(Limit::Fields(fields))
-            }
-        }
-        from.deserialize_any(LimitVisitor)
     }
 }
 

@@ -305,6 +305,11 @@ impl Deployer {
         }
         for active in &active {
             Self::end(active).await;
+            // Those that were taken over while all is not restored yet have nobody who ends them.
+            let nobodys = active.function().snapshot();
+            if !self.leaving.has_begun() {
+                self.stop_all(&nobodys).await;
+            }
         }
         Self::join(&self.retiring).await;
         let tidying = lock(&self.tidying).take();

@@ -133,3 +133,19 @@ fn each_folder_that_is_wrong_is_told_and_the_others_are_taken() {
     assert_eq!(faults[0].runtime, None);
     assert!(load(&folder.0.join("nowhere")).unwrap_err().starts_with("--runtimes: cannot read "));
 }
+
+#[test]
+fn the_runtime_of_the_documentation_is_one() {
+    let text = include_str!("../../docs/runtimes.md");
+    let (json, rest) = text.split_once("runtimes/lua/runtime.json\n").unwrap().1.split_once("\n\n").unwrap();
+    let dockerfile = rest.split_once("runtimes/lua/Dockerfile\n").unwrap().1.split_once("```").unwrap().0;
+    let folder = Folder::new("documented");
+    fs::write(folder.add("lua", json).join("Dockerfile"), dockerfile).unwrap();
+    let (found, faults) = read(&folder.0).unwrap();
+    assert_eq!((found.len(), faults), (1, Vec::new()));
+    // The fields that it names are those that there are.
+    for field in ["base", "files", "entries", "install", "process"] {
+        assert!(text.contains(&format!("\n| `{field}` | ")), "{field}");
+    }
+    assert_eq!(text.matches("\n| `").count(), 5);
+}

@@ -9,7 +9,7 @@ pub mod folder;
 
 use std::collections::BTreeMap;
 use std::fs::File as OpenFile;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -17,9 +17,12 @@ use serde::de::IgnoredAny;
 
 pub use self::description::When;
 use crate::function::Runtime;
+use crate::wire::zip::{self, Archive};
 
 /// Folder of a handler's own files in a container.
 pub const HANDLER_DIR: &str = "/tinyfaas";
+/// Longest file that declares dependencies, in bytes.
+const MAX_DECLARATION: usize = 256 * 1024;
 /// The name of our own executable among a runtime's files.
 pub const OWN_EXECUTABLE: &str = "tinyfaas";
 
@@ -113,6 +116,18 @@ impl Dependencies {
     /// The words of [`Self::install`] with these folders.
     pub fn command(&self, cache: &str, folder: &str) -> impl Iterator<Item = String> {
         self.install.iter().map(move |word| word.replace("{cache}", cache).replace("{folder}", folder))
+    }
+
+    /// Whether the function in that folder of the archive asks for anything. Blocking.
+    ///
+    /// # Errors
+    /// As [`Archive::read`]; also where [`Self::file`] is too large to be looked into.
+    pub fn are_asked_for_in<R: Read + Seek>(&self, archive: &mut Archive<R>, folder: &str) -> Result<bool, zip::Error> {
+        if self.when == When::Present {
+            return archive.has_file(folder, self.file);
+        }
+        let text = archive.read(folder, self.file, MAX_DECLARATION)?;
+        Ok(text.is_some_and(|text| self.are_asked_for_by(&text)))
     }
 
     /// Whether `file`, the text of [`Self::file`], asks for anything. A broken one does: its installer says best what is wrong.

@@ -1,6 +1,7 @@
 //! What the query of `PUT /functions/NAME` asks for: an upload's fields, without JSON.
 
-use super::{Defaults, Deploy, Fields, LIMITS, Limit, LimitFields, List, MAX_AUTH, Scalar, cut};
+use super::values::{LIMITS, Limit, LimitFields, List, Scalar};
+use super::{Defaults, Deploy, Fields, MAX_AUTH, cut};
 use crate::function::Runtime;
 use crate::wire::http1::percent_decode;
 

@@ -22,8 +22,6 @@ use crate::wire::zip;
 const LOG: usize = 16 * 1024;
 /// Lines of it that are asked for: more than fit.
 const LOG_LINES: usize = 500;
-/// Longest file that declares dependencies, in bytes.
-const MAX_DECLARATION: usize = 256 * 1024;
 /// Processes and threads of an installation: compilers of extensions may run in it.
 const PIDS: i64 = 512;
 
@@ -35,9 +33,9 @@ pub async fn needed(inner: &Inner, deployment: &Deployment) -> Result<bool, Back
     let Some(declaration) = &image::known(deployment.runtime)?.dependencies else { return Ok(false) };
     let (package, subfolder) = (deployment.package.clone(), deployment.subfolder.clone());
     let bounds = inner.config.zip.clone();
-    let read = move || files::open(&package, &bounds)?.read(&subfolder, declaration.file, MAX_DECLARATION);
+    let read = move || declaration.are_asked_for_in(&mut files::open(&package, &bounds)?, &subfolder);
     match inner.workers.unblock(read).await {
-        Ok(Ok(content)) => Ok(content.is_some_and(|c| declaration.are_asked_for_by(&c))),
+        Ok(Ok(needed)) => Ok(needed),
         Err(e) | Ok(Err(zip::Error::Io(e))) => Err(BackendError {
             kind: BackendErrorKind::Engine,
             text: format!("cannot read the function's archive {}: {e}", deployment.package.display()),

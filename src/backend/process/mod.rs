@@ -12,6 +12,7 @@ mod child;
 mod files;
 pub mod jail;
 mod log;
+mod program;
 mod scratch;
 
 use std::collections::HashMap;
@@ -31,13 +32,14 @@ use self::cgroup::Cgroups;
 use self::child::{Child, OWN_EXECUTABLE, Plan, find_program};
 pub use self::files::Paths;
 use self::jail::Jail;
+use self::program::{dependencies, host, write_program};
 use self::scratch::Scratch;
 use super::front_door::{self, FrontDoor};
 use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, Lines, LogLine, Started};
 use crate::function::{Deployment, Name, Runtime};
 use crate::net::Address;
 use crate::reactor::Timer;
-use crate::runtimes::{self, Content, Host, Spec};
+use crate::runtimes::{self, Host};
 use crate::store::archive_len;
 use crate::unpack::Unpack;
 use crate::wire::zip::{self, Archive};
@@ -47,8 +49,6 @@ use crate::worker::Workers;
 const MAX_SOCKET_PATH: usize = 107;
 /// Lines of an installation's log that its error returns.
 const INSTALL_LOG: usize = 40;
-/// Largest file that says what to install, in bytes.
-const MAX_DEPENDENCY_FILE: usize = 256 * 1024;
 /// What handlers find programs with.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -160,8 +160,7 @@ impl Process {
             let mut sink = Unpack::new(&dir)?;
             archive.visit(&deployment.subfolder, &mut sink)?;
             let Some(dependencies) = dependencies(&deployment) else { return Ok(false) };
-            let text = archive.read(&deployment.subfolder, dependencies.file, MAX_DEPENDENCY_FILE)?;
-            Ok(text.is_some_and(|text| dependencies.are_asked_for_by(&text)))
+            dependencies.are_asked_for_in(&mut archive, &deployment.subfolder)
         };
         let unpacked: Result<bool, zip::Error> = self.workers.unblock(work).await.map_err(|e| engine(e.to_string()))?;
         unpacked.map_err(|e| match e {
@@ -494,37 +493,4 @@ fn is_package_setting(key: &str) -> bool {
     let upper = key.to_ascii_uppercase();
     ["PIP_", "NPM_CONFIG_"].iter().any(|prefix| upper.starts_with(prefix))
         || ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"].contains(&upper.as_str())
-}
-
-/// How handlers of a deployment run here.
-///
-/// # Errors
-/// One line, where they do not.
-fn host(deployment: &Deployment) -> Result<&'static Host, BackendError> {
-    let elsewhere = |what: &str| BackendError {
-        kind: BackendErrorKind::Function,
-        text: format!("functions {what} need the docker backend, and this server runs processes"),
-    };
-    if deployment.image.is_some() {
-        return Err(elsewhere("that are images"));
-    }
-    let spec = runtimes::spec(deployment.runtime).map_err(engine)?;
-    spec.host.as_ref().ok_or_else(|| elsewhere(&format!("with env {}", spec.runtime)))
-}
-
-fn dependencies(deployment: &Deployment) -> Option<&'static runtimes::Dependencies> {
-    runtimes::find(deployment.runtime)?.dependencies.as_ref()
-}
-
-/// Writes a runtime's handler program where all its handlers can read it.
-fn write_program(dir: &Path, spec: &Spec) -> io::Result<()> {
-    DirBuilder::new().mode(0o755).create(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
-    for file in spec.files.iter().filter(|file| !matches!(file.content, Content::OwnExecutable)) {
-        let path = dir.join(file.name);
-        let (_, mut content) = file.content.open(&path)?;
-        io::copy(&mut content, &mut File::create(&path)?)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
-    }
-    Ok(())
 }
