@@ -123,7 +123,7 @@ fn spec(name: &str) -> Result<String> {
     }
     match process {
         Some(p) => {
-            let (program, command, env) = (p.program, p.command, p.env.into_iter().collect::<Vec<_>>());
+            let (program, command, env) = (p.program, p.command, p.env);
             let _ = writeln!(text, "Some(Host {{ program: {program:?}, command: &{command:?}, env: &{env:?} }}) }},");
         }
         None => text.push_str("None },\n"),

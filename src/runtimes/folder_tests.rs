@@ -74,33 +74,46 @@ fn a_folder_is_a_runtime_and_what_lies_beside_it_is_none() {
 fn what_is_wrong_with_a_description_is_one_line_with_the_field_and_what_would_be_right() {
     for (from, to, why) in [
         (r#""base": "alpine""#, r#""base": "al pine""#, "runtime.json: base: use an image's reference"),
-        (r#""base": "alpine", "#, "", "runtime.json: missing field `base`"),
-        (r#""base""#, r#""bass""#, "runtime.json: unknown field `bass`, expected one of `base`"),
-        (r#"["fn.lua"]"#, "[]", "runtime.json: entries: name 1 to 16 of them"),
-        (r#"["fn.lua"]"#, "7", "runtime.json: invalid type: integer `7`, expected a sequence at line 1"),
+        (r#""base": "alpine", "#, "", "runtime.json: base: use a string of 1 to 1024 bytes"),
+        (
+            r#""base""#,
+            r#""bass""#,
+            "runtime.json: \"bass\" is unknown: there are base, files, entries, install, process",
+        ),
+        (r#"["fn.lua"]"#, "[]", "runtime.json: entries: use a list of 1 to 16 strings"),
+        (r#"["fn.lua"]"#, "7", "runtime.json: entries: use a list of 1 to 16 strings"),
         (r#""run"]"#, r#""run", "run"]"#, "runtime.json: files: run is there twice"),
         (r#""run"]"#, r#""../run"]"#, "runtime.json: files: \"../run\" is no file of the folder"),
         (r#""run"]"#, r#""-run"]"#, "runtime.json: files: \"-run\" is no file of the folder"),
         (r#""run"]"#, r#""gone"]"#, "runtime.json: files: gone: No such file"),
         (r#""run"]"#, r#""Dockerfile"]"#, "runtime.json: files: Dockerfile is not for the image"),
-        (
-            r#""lines""#,
-            r#""never""#,
-            "runtime.json: unknown variant `never`, expected one of `present`, `lines`, `npm`",
-        ),
-        (r#"["get", "{cache}"]"#, "[]", "runtime.json: install.command: name 1 to 64 of them"),
+        (r#""lines""#, r#""never""#, "runtime.json: install.when: use \"present\", \"lines\" or \"npm\""),
+        (r#"["get", "{cache}"]"#, "[]", "runtime.json: install.command: use a list of 1 to 64 strings"),
         (r#""rocks""#, r#""a/b""#, "runtime.json: install.file: \"a/b\" is no file"),
-        (r#""program": "lua""#, r#""program": """#, "runtime.json: process.program: use words"),
+        (r#""program": "lua""#, r#""program": """#, "runtime.json: process.program: use a string of 1 to"),
         (r#""A": "b""#, r#""1": "b""#, "runtime.json: process.env: \"1\" is no name for a variable"),
         (r#""A": "b""#, r#""TINYFAAS_URL": "b""#, "runtime.json: process.env: \"TINYFAAS_URL\" is no name"),
         (r#"}}"#, "}", "runtime.json: EOF while parsing"),
+        (r#"{"A": "b"}"#, "7", "runtime.json: process.env: use an object of up to 64 strings"),
+        (r#""A": "b""#, r#""A": 7"#, "runtime.json: process.env: A: use a string"),
+        (r#""process": {"#, r#""process": 1, "x": {"#, "runtime.json: \"x\" is unknown"),
+        (r#""program": "lua", "#, "", "runtime.json: process.program: use a string"),
+        (
+            r#""file": "rocks""#,
+            r#""flie": "rocks""#,
+            "runtime.json: install.\"flie\" is unknown: there are file, when, command, what",
+        ),
+        (r#"["{program}", "{folder}/run"]"#, r#"[""]"#, "runtime.json: process.command: use words"),
     ] {
         assert!(GOOD.contains(from), "{from}");
         let refused = refusal("wrong", &GOOD.replacen(from, to, 1));
         assert!(refused.starts_with(why), "{refused}\n{why}");
     }
     let many: Vec<_> = (0..100).map(|n| format!("f{n}")).collect();
-    assert!(refusal("many", &GOOD.replace(r#"["fn.lua"]"#, &format!("{many:?}"))).contains("entries: name 1 to 16"));
+    assert!(
+        refusal("many", &GOOD.replace(r#"["fn.lua"]"#, &format!("{many:?}")))
+            .contains("entries: use a list of 1 to 16")
+    );
     let large = format!("{GOOD}{}", " ".repeat(MAX_TEXT as usize));
     assert_eq!(refusal("large", &large), "runtime.json: it is larger than 16384 bytes");
     let long = GOOD.replace("alpine", &"a".repeat(2000));

@@ -76,7 +76,7 @@ fn a_folder_adds_a_runtime_and_its_functions_outlive_it() {
         fs::write(here.join("runtime.json"), AWK.replace("base", "bass")).unwrap();
         let mut board = board.restart();
         board.wait_for("the reason", reason);
-        assert!(board.log().contains("awk: runtime.json: unknown field `bass`"), "{}", board.log());
+        assert!(board.log().contains("awk: runtime.json: \"bass\" is unknown"), "{}", board.log());
         assert_eq!(board.call("other", b"x").text(), "x");
 
         fs::write(here.join("runtime.json"), AWK).unwrap();
@@ -115,7 +115,7 @@ fn a_start_with_a_wrong_runtime_is_refused_with_a_line_for_each_fault() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((code, lines.len()), (Some(1), 2), "{text}");
     for (line, why) in
-        lines.iter().zip(["python3: python3 is part of the program", "wrong: runtime.json: entries: name 1"])
+        lines.iter().zip(["python3: python3 is part of the program", "wrong: runtime.json: entries: use a list of 1"])
     {
         assert!(line.starts_with("tinyfaas: --runtimes: ") && line.contains(why), "{text}");
     }

@@ -10,14 +10,17 @@ use std::net::IpAddr;
 use bollard::errors::Error;
 use bollard::{BollardRequest, body_full};
 use bytes::Bytes;
-use http::Request;
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::transport::Transport;
 
 /// Most bytes of an answer. The longest one is the list of containers, with 2 KiB for each.
 const MAX_ANSWER: usize = 8 << 20;
+/// Longest line of what an engine tells of its work, in bytes.
+const MAX_LINE: usize = 16 * 1024;
 
 /// What the engine says of itself.
 #[derive(Deserialize)]
@@ -222,19 +225,85 @@ pub fn filtered(path: &str, filters: &HashMap<String, Vec<String>>) -> String {
 /// # Errors
 /// As bollard's: the engine refused, or could not be reached.
 pub async fn get(transport: Transport, path: String) -> Result<Bytes, Error> {
-    let request: BollardRequest = Request::get(path).body(body_full(Bytes::new()))?;
+    whole(send(transport, Method::GET, path).await?).await
+}
+
+async fn send(transport: Transport, method: Method, path: String) -> Result<Response<Incoming>, Error> {
+    let request: BollardRequest = Request::builder().method(method).uri(path).body(body_full(Bytes::new()))?;
     let answer = transport.request(request).await?;
     let status = answer.status();
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-    let body = body.map_err(|e| Error::IOError { err: std::io::Error::other(e) })?.to_bytes();
     if status.is_success() {
-        return Ok(body);
+        return Ok(answer);
     }
+    let body = whole(answer).await?;
     let message = match serde_json::from_slice(&body) {
         Ok(Refusal { message }) => message,
         Err(_) => String::from_utf8_lossy(&body).into_owned(),
     };
     Err(Error::DockerResponseServerError { status_code: status.as_u16(), message })
+}
+
+async fn whole(answer: Response<Incoming>) -> Result<Bytes, Error> {
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+    Ok(body.map_err(|e| Error::IOError { err: std::io::Error::other(e) })?.to_bytes())
+}
+
+/// What the engine tells while it works on a `POST`: a JSON object a line. Only its errors are of interest, which arrive in the
+/// middle of a 200.
+pub struct Progress {
+    answer: Incoming,
+    /// What came of the line that has no end yet.
+    line: Vec<u8>,
+}
+
+/// The engine's words for an error there.
+#[derive(Deserialize)]
+struct Told {
+    error: Option<String>,
+}
+
+impl Progress {
+    /// Asks for the work.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub async fn begin(transport: Transport, path: String) -> Result<Self, Error> {
+        Ok(Self { answer: send(transport, Method::POST, path).await?.into_body(), line: Vec::new() })
+    }
+
+    /// Waits for the next piece; whether there was one.
+    ///
+    /// # Errors
+    /// What the engine could not do, or as [`get`].
+    pub async fn more(&mut self) -> Result<bool, Error> {
+        let frame = self.answer.frame().await.transpose();
+        let frame = frame.map_err(|e| Error::IOError { err: std::io::Error::other(e) })?;
+        let is_end = frame.is_none();
+        // The last line may have no end of its own.
+        let data = frame.map_or_else(|| Bytes::from_static(b"\n"), |frame| frame.into_data().unwrap_or_default());
+        match read_errors(&mut self.line, &data) {
+            Some(error) => Err(Error::DockerStreamError { error }),
+            None => Ok(!is_end),
+        }
+    }
+}
+
+/// Adds a piece to a line of which the beginning is known; the first error that one of the lines in it tells.
+fn read_errors(line: &mut Vec<u8>, piece: &[u8]) -> Option<String> {
+    for part in piece.split_inclusive(|&b| b == b'\n') {
+        // One that is longer is no error's, and not kept.
+        if line.len() + part.len() <= MAX_LINE {
+            line.extend_from_slice(part);
+        }
+        if part.ends_with(b"\n") {
+            let told = serde_json::from_slice(line);
+            line.clear();
+            if let Ok(Told { error: Some(error) }) = told {
+                return Some(error);
+            }
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -260,6 +329,21 @@ mod tests {
             assert_eq!((none.name(), none.label("x"), none.published(1)), (None, None, None));
             assert!(!none.mounts("") && none.addresses().next().is_none());
         }
+    }
+
+    #[test]
+    fn an_error_is_found_wherever_the_pieces_are_cut() {
+        let told = b"{\"status\":\"Pulling\",\"progressDetail\":{}}\r\n{\"errorDetail\":{\"message\":\"no\"},\"error\":\"no room\"}\r\n{}\r\n";
+        for cut in 0..told.len() {
+            let (one, two) = told.split_at(cut);
+            let mut line = Vec::new();
+            let found = read_errors(&mut line, one).or_else(|| read_errors(&mut line, two));
+            assert_eq!(found.as_deref(), Some("no room"), "{cut}");
+        }
+        let mut line = Vec::new();
+        assert_eq!(read_errors(&mut line, &vec![b'x'; 3 * MAX_LINE]), None);
+        assert!(line.len() <= MAX_LINE);
+        assert_eq!(read_errors(&mut line, b"\n{\"error\":\"late\"}\n").as_deref(), Some("late"));
     }
 
     #[test]

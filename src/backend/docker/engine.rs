@@ -120,6 +120,16 @@ impl Engine {
             .map_err(|e| Fault::Other(format!("the Docker engine at {} said what it should not: {e}", self.address)))
     }
 
+    /// Has the engine do what `POST path` asks for, and waits for its end; within `limit` it has to tell how far it is.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn work(&self, limit: Duration, path: String) -> Result<(), Fault> {
+        let mut progress = self.call(limit, Box::pin(ask::Progress::begin(self.transport.clone(), path))).await?;
+        while self.bounded(limit, Box::pin(progress.more())).await? {}
+        Ok(())
+    }
+
     /// Asks for the engine's version where it is not known. It is forgotten when the engine cannot be reached: the
     /// next one at this address may be another.
     ///

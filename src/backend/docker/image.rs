@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use bollard::query_parameters::{BuildImageOptions, CreateImageOptions, RemoveImageOptions};
+use bollard::query_parameters::{BuildImageOptions, RemoveImageOptions};
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use tar::{Builder, Header};
@@ -105,14 +105,9 @@ async fn pull(inner: &Inner, image: &str) -> Result<(), BackendError> {
     log::info!("the engine is to pull the image {image}");
     // Without a tag an engine would pull all there are.
     let last = image.rsplit('/').next().unwrap_or_default();
-    let tag = if last.contains([':', '@']) { None } else { Some("latest".to_string()) };
-    let options = CreateImageOptions { from_image: Some(image.to_string()), tag, ..Default::default() };
-    let pulled = async {
-        inner.engine.negotiate(inner.config.call_timeout).await?;
-        let mut items = inner.engine.items(Box::pin(inner.engine.client.create_image(Some(options), None, None)));
-        while items.next(inner.config.transfer_timeout).await?.is_some() {}
-        Ok(())
-    };
+    let tag = if last.contains([':', '@']) { "" } else { "&tag=latest" };
+    let name = form_urlencoded::byte_serialize(image.as_bytes()).collect::<String>();
+    let pulled = inner.engine.work(inner.config.transfer_timeout, format!("/images/create?fromImage={name}{tag}"));
     pulled.await.map_err(|fault| match fault {
         Fault::Refused(_, why) => BackendError {
             kind: BackendErrorKind::Function,
