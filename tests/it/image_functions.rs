@@ -1,6 +1,7 @@
 //! Functions that are images: they speak the handler contract, and no archive comes with them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::board::{Backend, Board, TempDir, docker, docker_is_ready, left_on_engine, zip_of};
@@ -37,7 +38,9 @@ impl Images {
     fn build(&mut self, name: &str, files: &[(&str, &[u8])]) -> String {
         let (tag, dir) = (self.name(name), TempDir::new());
         for (name, bytes) in files {
-            fs::write(dir.0.join(name), bytes).unwrap();
+            let path = dir.0.join(name);
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         docker(&["build", "-q", "-t", &tag, dir.0.to_str().unwrap()]);
         tag
@@ -68,7 +71,7 @@ fn an_image_is_deployed_limited_listed_and_removed_as_any_function() {
     let mut images = Images(Vec::new());
     let tag = by_tcp(&mut images);
     let program = fs::read(env!("CARGO_BIN_EXE_tinyfaas")).unwrap();
-    let dockerfile = "FROM tinyfaas-test/binary\nCOPY tinyfaas fn.sh /fn/\nRUN chmod 755 /fn/tinyfaas\nCMD [\"/fn/tinyfaas\", \"handler\"]\n";
+    let dockerfile = "FROM tinyfaas-test/binary\nCOPY tinyfaas fn.sh /fn/\nCMD [\"/fn/tinyfaas\", \"handler\"]\n";
     let by_socket = images.build(
         "socket",
         &[
