@@ -110,8 +110,8 @@ class Response extends http.ServerResponse {
   }
 }
 
-function print(error) {
-  process.stderr.write((error instanceof Error && error.stack ? error.stack : 'Error: ' + describe(error)) + '\n');
+function print(error, before = '') {
+  process.stderr.write(before + (error instanceof Error && error.stack ? error.stack : 'Error: ' + describe(error)) + '\n');
 }
 
 function describe(error) {
@@ -124,7 +124,7 @@ function describe(error) {
 
 /** Ends the call with the function's error; the handler lives on. */
 function fail(res, error) {
-  print(error);
+  print(error, `call ${res.req.headers['x-call-id'] ?? 'without an id'} failed:\n`);
   // The answer was given before the function failed: it stands.
   if (res.writableEnded) return;
   if (res.headersSent) {

@@ -338,6 +338,7 @@ def invoke(fn, headers, body):
         return to_reply(fn(text, headers))
     except BaseException as error:  # sys.exit() in a function is its error too
         try:
+            sys.stderr.write("call %s failed:\n" % headers.get("x-call-id", "without an id"))
             # Without our own frame on top.
             sys.excepthook(type(error), error, error.__traceback__.tb_next or error.__traceback__)
             return 500, PLAIN, message(error)

@@ -247,7 +247,8 @@ fn invoke(socket: &Socket, received: &mut Received, shared: &Arc<Shared>, invoca
         received.resize(LARGE);
     }
     socket.set_nonblocking(true)?;
-    let keep = Exchange::new(socket, received, body, child, invocation.keep_alive).run()?;
+    let call = invocation.headers.get_str(http1::CALL_ID).unwrap_or("without an id");
+    let keep = Exchange::new(call, socket, received, body, child, invocation.keep_alive).run()?;
     socket.set_nonblocking(false)?;
     Ok(keep)
 }

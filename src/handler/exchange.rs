@@ -33,6 +33,8 @@ enum Stage {
 }
 
 pub(super) struct Exchange<'a> {
+    /// The call's id.
+    call: &'a str,
     socket: &'a Socket,
     received: &'a mut Received,
     body: BodyLeft,
@@ -54,6 +56,7 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(
+        call: &'a str,
         socket: &'a Socket,
         received: &'a mut Received,
         body: BodyLeft,
@@ -61,6 +64,7 @@ impl<'a> Exchange<'a> {
         keep_alive: bool,
     ) -> Self {
         Self {
+            call,
             socket,
             received,
             body,
@@ -271,9 +275,13 @@ impl<'a> Exchange<'a> {
         self.child.stderr = None;
         // The body's rest goes nowhere.
         self.child.stdin = None;
-        if self.stage == Stage::Streaming {
+        let streaming = self.stage == Stage::Streaming;
+        if !status.success() {
+            let after = if streaming { " after part of its answer was sent" } else { "" };
+            child::log(format!("call {}: {}{after}\n", self.call, child::failure(status)).as_bytes());
+        }
+        if streaming {
             if !status.success() {
-                child::log(format!("{} after part of its answer was sent\n", child::failure(status)).as_bytes());
                 // Only a connection that breaks says that the body is not whole.
                 return Err(io::Error::other("the function failed"));
             }

@@ -152,6 +152,35 @@ fn lines_of_the_log_about_a_call_that_failed_have_its_id() {
     }
 }
 
+#[test]
+fn the_functions_log_says_which_call_failed() {
+    for backend in Backend::available() {
+        let mut board = Board::start(backend, &[]);
+        board.deploy("py", "python3", 1, &[("fn.py", "def fn(input):\n    raise ValueError('broken')\n")]);
+        board.deploy(
+            "js",
+            "nodejs",
+            1,
+            &[("index.js", "module.exports = async () => { throw new Error('broken'); };\n")],
+        );
+        board.deploy("sh", "binary", 1, &[("fn.sh", "echo broken >&2\nexit 3\n")]);
+        for (name, lines) in [
+            ("py", &["call of-py failed:", "Traceback (most recent call last):"][..]),
+            ("js", &["call of-js failed:", "Error: broken"]),
+            ("sh", &["broken", "call of-sh: fn.sh ended with exit status 3"]),
+        ] {
+            let answer =
+                request(board.http.unwrap(), "POST", &format!("/{name}"), &format!("X-Call-Id: of-{name}\r\n"), b"");
+            assert_eq!(answer.status, 500);
+            board.wait_for("the function's log", |board| {
+                let log = board.manage("GET", &format!("/logs?name={name}"), b"").text();
+                let texts: Vec<&str> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+                texts.windows(2).any(|two| two == lines).then_some(())
+            });
+        }
+    }
+}
+
 /// A server whose standard error is a pipe that `JOURNAL_STREAM` may be said to be; all that it logs until it has stopped.
 fn logged(flags: &[&str], journal: impl Fn(&PipeReader) -> Option<String>) -> Vec<String> {
     let dir = TempDir::new();

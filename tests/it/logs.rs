@@ -41,8 +41,13 @@ impl Lines {
 
     /// What `tinyfaas logs` prints.
     pub fn command(board: &Board, args: &[&str]) -> Self {
+        Self::at(&board.management.to_string(), args)
+    }
+
+    /// The same of a server that is named otherwise.
+    pub fn at(host: &str, args: &[&str]) -> Self {
         let mut command = Command::new(TINYFAAS);
-        command.arg("logs").args(args).args(["--host", &board.management.to_string()]);
+        command.arg("logs").args(args).args(["--host", host]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let out = child.stdout.take().unwrap();
         Self::of(BufReader::new(out), Some(child))

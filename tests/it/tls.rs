@@ -11,7 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 use crate::board::{Backend, Board, TempDir};
-use crate::watch::signal;
+use crate::logs::Lines;
+use crate::watch::{eventually, signal};
 use certificates::Certificates;
 
 const CAT: &[(&str, &str)] = &[("fn.sh", "cat\n")];
@@ -325,4 +326,23 @@ fn doors_are_chosen_and_the_file_of_settings_may_say_so() {
     // Who asks in the clear is told.
     let answer = board.manage("GET", "/list", b"");
     assert_eq!((answer.status, &*answer.text()), (400, "this port speaks TLS: use https://\n"));
+}
+
+#[test]
+fn logs_are_followed_over_tls_and_the_end_of_their_reader_is_seen() {
+    let certificates = Certificates::new();
+    let board = board(&certificates, &[]);
+    board.deploy("says", "binary", 1, &[("fn.sh", "cat >&2\n")]);
+    let board = board.restart_with(&["--tls-doors", "http,grpc,management"]);
+    let (ca, host) = (certificates.path("ca.pem"), format!("https://localhost:{}", board.management.port()));
+    let mut followers: Vec<Lines> = (0..8).map(|_| Lines::at(&host, &["-f", "says", "--ca", &ca])).collect();
+    for word in ["one\n", "two\n"] {
+        assert_eq!(curl(&certificates, board.http.unwrap(), "/says", &["--data-binary", word]), Default::default());
+        assert!(followers.iter().all(|follower| follower.next() == word.trim_end()));
+    }
+    let place = || curl(&certificates, board.management, "/logs?tail=1&name=says", &[]).0;
+    assert!(place().starts_with("8 streams of logs are open already"), "{}", place());
+    // Killed in the middle of nothing.
+    drop(followers.pop());
+    eventually("a place", || place().ends_with(" two\n").then_some(()));
 }
