@@ -28,6 +28,7 @@ http.server.ThreadingHTTPServer(('', 8000), Handler).serve_forever()
 struct Images(Vec<String>);
 
 impl Images {
+    /// A name that no other test gives.
     fn name(&mut self, name: &str) -> String {
         let tag = format!("localhost:1/tinyfaas-it/{name}-{}:1", std::process::id());
         self.0.push(tag.clone());
@@ -53,9 +54,9 @@ impl Drop for Images {
     }
 }
 
-fn by_tcp(images: &mut Images) -> String {
+fn by_tcp(images: &mut Images, name: &str) -> String {
     let dockerfile = "FROM tinyfaas-test/python3\nCOPY serve.py /serve.py\nENTRYPOINT [\"python3\", \"/serve.py\"]\n";
-    images.build("tcp", &[("Dockerfile", dockerfile.as_bytes()), ("serve.py", BY_TCP.as_bytes())])
+    images.build(name, &[("Dockerfile", dockerfile.as_bytes()), ("serve.py", BY_TCP.as_bytes())])
 }
 
 fn put(board: &Board, target: &str) -> (u16, String) {
@@ -69,7 +70,7 @@ fn an_image_is_deployed_limited_listed_and_removed_as_any_function() {
         return;
     }
     let mut images = Images(Vec::new());
-    let tag = by_tcp(&mut images);
+    let tag = by_tcp(&mut images, "tcp");
     let program = fs::read(env!("CARGO_BIN_EXE_tinyfaas")).unwrap();
     let dockerfile = "FROM tinyfaas-test/binary\nCOPY tinyfaas fn.sh /fn/\nCMD [\"/fn/tinyfaas\", \"handler\"]\n";
     let by_socket = images.build(
@@ -164,7 +165,7 @@ fn a_function_whose_image_was_removed_says_so_and_is_back_with_it() {
         return;
     }
     let mut images = Images(Vec::new());
-    let (tag, kept) = (by_tcp(&mut images), images.name("kept"));
+    let (tag, kept) = (by_tcp(&mut images, "lost"), images.name("kept"));
     let board = Board::start(Backend::Docker, &[]);
     let json = format!(r#"{{"name":"lost","image":"{tag}","threads":1,"envs":["GREETING=hi"]}}"#);
     assert_eq!(board.manage("POST", "/upload", json.as_bytes()).status, 200);
@@ -195,7 +196,7 @@ fn a_board_is_flashed_with_a_function_that_is_an_image() {
         return;
     }
     let (mut images, dir) = (Images(Vec::new()), TempDir::new());
-    let tag = by_tcp(&mut images);
+    let tag = by_tcp(&mut images, "flashed");
     fs::create_dir(dir.0.join("there")).unwrap();
     let json = format!(r#"{{"image":"{tag}","envs":["GREETING=hi"]}}"#);
     fs::write(dir.0.join("there/function.json"), json).unwrap();
