@@ -1,6 +1,6 @@
 //! What a runtime says of handlers that are processes, and its files where they can read them.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -34,10 +34,14 @@ pub(super) fn dependencies(deployment: &Deployment) -> Option<&'static Dependenc
 pub(super) fn write_program(dir: &Path, spec: &Spec) -> io::Result<()> {
     DirBuilder::new().mode(0o755).create(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
-    for file in spec.files.iter().filter(|file| !matches!(file.content, Content::OwnExecutable)) {
+    for file in spec.files {
         let path = dir.join(file.name);
-        let (_, mut content) = file.content.open(&path)?;
-        io::copy(&mut content, &mut File::create(&path)?)?;
+        match &file.content {
+            // As it is in memory: what copies files would be code that nothing else at the start needs.
+            Content::Bytes(bytes) => fs::write(&path, bytes)?,
+            Content::Disk(from) => fs::copy(from, &path).map(drop)?,
+            Content::OwnExecutable => continue,
+        }
         fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
     }
     Ok(())
