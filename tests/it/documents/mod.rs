@@ -5,6 +5,7 @@
 
 mod completions;
 mod man;
+mod pages;
 
 use std::fs;
 use std::path::{Path, PathBuf};
