@@ -4,7 +4,7 @@ _tinyfaas() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} flags='' words=''
   COMPREPLY=()
   if [[ $COMP_CWORD == 1 && $cur != -* ]]; then
-    COMPREPLY=($(compgen -W 'serve deploy invoke list logs delete wipe clean token' -- "$cur"))
+    COMPREPLY=($(compgen -W 'serve deploy invoke list logs delete wipe clean token doctor' -- "$cur"))
     return
   fi
   [[ $command != -* ]] || command=serve
@@ -78,11 +78,14 @@ _tinyfaas() {
       delete:--host | \
       wipe:--host | \
       clean:--docker-host | \
-      clean:--instance)
+      clean:--instance | \
+      doctor:--docker-host | \
+      doctor:--host)
       # Nothing is known of it.
       return
       ;;
-    serve:--backend)
+    serve:--backend | \
+      doctor:--backend)
       COMPREPLY=($(compgen -W 'auto docker process' -- "$cur"))
       return
       ;;
@@ -100,14 +103,17 @@ _tinyfaas() {
       logs:--ca | \
       delete:--ca | \
       wipe:--ca | \
-      token:--file)
+      token:--file | \
+      doctor:--ca | \
+      doctor:--config)
       compopt -o filenames 2>/dev/null
       COMPREPLY=($(compgen -f -- "$cur"))
       return
       ;;
     serve:--functions | \
       serve:--runtimes | \
-      serve:--state-dir)
+      serve:--state-dir | \
+      doctor:--state-dir)
       compopt -o filenames 2>/dev/null
       COMPREPLY=($(compgen -d -- "$cur"))
       return
@@ -143,6 +149,7 @@ _tinyfaas() {
     wipe) flags='--ca --help --host --yes' ;;
     clean) flags='--docker-host --help --instance' ;;
     token) flags='--file --help' words='new' ;;
+    doctor) flags='--backend --ca --config --docker-host --help --host --json --state-dir' ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$flags" -- "$cur"))

@@ -1,7 +1,7 @@
 # Made from the program's own help by tests/it/documents; a server that answers is asked for functions' names.
 function __tinyfaas_serves
     __fish_seen_subcommand_from serve
-    or not __fish_seen_subcommand_from serve deploy invoke list logs delete wipe clean token
+    or not __fish_seen_subcommand_from serve deploy invoke list logs delete wipe clean token doctor
 end
 complete -c tinyfaas -f
 complete -c tinyfaas -n __fish_use_subcommand -a serve -d 'run the server: functions deployed to it answer over HTTP, CoAP and gRPC (the default command)'
@@ -13,6 +13,7 @@ complete -c tinyfaas -n __fish_use_subcommand -a delete -d 'delete a function'
 complete -c tinyfaas -n __fish_use_subcommand -a wipe -d 'delete every function'
 complete -c tinyfaas -n __fish_use_subcommand -a clean -d 'remove from the Docker engine whatever a server left there; stop the server first'
 complete -c tinyfaas -n __fish_use_subcommand -a token -d 'make tokens for the management API and for functions'
+complete -c tinyfaas -n __fish_use_subcommand -a doctor -d 'check what a server needs on this machine, and the server that runs; says what to do'
 complete -c tinyfaas -n __tinyfaas_serves -l allow-local-urls -d 'let uploadURL fetch from loopback and link-local addresses'
 complete -c tinyfaas -n __tinyfaas_serves -l async-calls -x -d 'asynchronous calls at once; default 64'
 complete -c tinyfaas -n __tinyfaas_serves -l backend -x -a 'auto docker process' -d 'what runs handlers: docker, process, or auto (docker where its engine answers); default auto'
@@ -134,3 +135,11 @@ complete -c tinyfaas -n '__fish_seen_subcommand_from clean' -l instance -x -d 'o
 complete -c tinyfaas -n '__fish_seen_subcommand_from token' -l file -r -F -d 'file to add the line to; default: it is printed to standard error'
 complete -c tinyfaas -n '__fish_seen_subcommand_from token' -l help -d 'display usage information'
 complete -c tinyfaas -n '__fish_seen_subcommand_from token' -a 'new'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l backend -x -a 'auto docker process' -d 'what runs handlers, where serve is told so: docker, process or auto'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l ca -r -F -d 'PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l config -r -F -d 'file of settings that the server is started with'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l docker-host -x -d 'the Docker engine, where serve is told so'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l help -d 'display usage information'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l host -x -d 'the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else that of the settings'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l json -d 'one JSON object instead of lines'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l state-dir -x -a '(__fish_complete_directories)' -d 'folder for what is deployed, where serve is told so'

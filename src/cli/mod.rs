@@ -5,6 +5,8 @@
 mod board;
 pub mod coap_client;
 mod deploy;
+#[cfg(feature = "assist")]
+mod doctor;
 mod error;
 pub mod grpc_client;
 mod http_client;
@@ -67,6 +69,8 @@ enum Command {
     Wipe(manage::Wipe),
     Clean(manage::Clean),
     Token(token::Token),
+    #[cfg(feature = "assist")]
+    Doctor(doctor::Doctor),
 }
 
 /// By hand, as the derived one does not see through boxes.
@@ -85,6 +89,8 @@ impl ArgsInfo for Command {
             of::<manage::Wipe>(),
             of::<manage::Clean>(),
             of::<token::Token>(),
+            #[cfg(feature = "assist")]
+            of::<doctor::Doctor>(),
         ];
         CommandInfoWithArgs { commands, ..Default::default() }
     }
@@ -143,6 +149,8 @@ impl Command {
             Self::Wipe(command) => command.run(),
             Self::Clean(command) => command.run(),
             Self::Token(command) => command.run(),
+            #[cfg(feature = "assist")]
+            Self::Doctor(command) => command.run(),
         }
     }
 }
@@ -239,7 +247,7 @@ mod tests {
     #[test]
     fn help_and_version_are_printed_and_a_wrong_argument_is_one_line() {
         assert!(matches!(asked(&["--version"]), Ok(Asked::Print(text)) if text.starts_with("tinyfaas ")));
-        for command in ["serve", "deploy", "invoke", "list", "logs", "delete", "wipe", "clean", "token"] {
+        for command in Command::get_args_info().commands.iter().map(|sub| sub.name) {
             let Ok(Asked::Print(top)) = asked(&["--help"]) else { panic!("no help") };
             assert!(top.contains(&format!("  {command} ")), "{command}");
             let Ok(Asked::Print(help)) = asked(&[command, "--help"]) else { panic!("no help of {command}") };

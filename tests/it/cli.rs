@@ -2,6 +2,7 @@
 //! printed, and the exit code.
 
 mod deploy;
+mod doctor;
 mod invoke;
 
 use std::fs;

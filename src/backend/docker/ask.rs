@@ -240,6 +240,12 @@ async fn send(transport: Transport, method: Method, path: String) -> Result<Resp
         Ok(Refusal { message }) => message,
         Err(_) => String::from_utf8_lossy(&body).into_owned(),
     };
+    // A proxy in between may say nothing.
+    let message = if message.trim().is_empty() {
+        format!("it answered HTTP {} without a word", status.as_u16())
+    } else {
+        message
+    };
     Err(Error::DockerResponseServerError { status_code: status.as_u16(), message })
 }
 

@@ -119,7 +119,11 @@ async fn pull(inner: &Inner, image: &str) -> Result<(), BackendError> {
     })
 }
 
-async fn exists(inner: &Inner, image: &str) -> Result<bool, Fault> {
+/// Whether the engine has that image.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn exists(inner: &Inner, image: &str) -> Result<bool, Fault> {
     match inner.ask::<IgnoredAny>(format!("/images/{image}/json")).await {
         Ok(_) => Ok(true),
         Err(fault) if fault.is(404) => Ok(false),

@@ -4,6 +4,7 @@
 //! - `ask`: what the engine is asked, and what is read of its answers
 //! - `image`, `install`, `elf`: what containers start from
 //! - `files`: archives and build folders on their way into the engine, as streams
+//! - `facts`: what an engine is and has
 //! - `container`, `cgroup`, `network`, `labels`: handlers
 //! - `watch`, `logs`, `sweep`: what becomes of them
 //! - `whole`: work that must not be left half done
@@ -34,6 +35,8 @@ mod cgroup;
 mod container;
 pub mod elf;
 mod engine;
+#[cfg(feature = "assist")]
+pub mod facts;
 mod files;
 mod image;
 mod install;
