@@ -102,8 +102,10 @@ fn spec(name: &str) -> Result<String> {
     let embedded = |file: &str| {
         format!("Content::Bytes(include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/runtimes/{name}/{file}\")))")
     };
+    let runs = description::runs(&read(&folder.join("Dockerfile").display().to_string())?);
+    let dockerfile = embedded("Dockerfile");
     let mut text =
-        format!("    Spec {{ runtime: Runtime::literal({name:?}), dockerfile: {}, files: &[", embedded("Dockerfile"));
+        format!("    Spec {{ runtime: Runtime::literal({name:?}), dockerfile: {dockerfile}, runs: {runs}, files: &[");
     for file in &files {
         let (mode, content) =
             if file == "tinyfaas" { (0o755, "Content::OwnExecutable".into()) } else { (0o644, embedded(file)) };

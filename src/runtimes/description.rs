@@ -64,6 +64,12 @@ pub struct Process {
     pub env: Vec<(String, String)>,
 }
 
+/// Whether a Dockerfile runs anything. Its instructions may be in any case.
+pub fn runs(dockerfile: &str) -> bool {
+    let word = |line: &str| line.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("RUN"));
+    dockerfile.lines().any(word)
+}
+
 /// What an installation is called where it has no name of its own.
 const INSTALLATION: &str = "installation of dependencies";
 

@@ -7,7 +7,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
-use super::description::{Description, Install, Process};
+use super::description::{self, Description, Install, Process};
 use super::{ADDED, BUILT_IN, Content, Dependencies, File, Host, OWN_EXECUTABLE, Spec};
 use crate::function::Runtime;
 use crate::text_file;
@@ -84,6 +84,7 @@ fn one(path: &Path, runtime: Runtime) -> Result<Spec, String> {
     Ok(Spec {
         runtime,
         dockerfile: Content::Disk(path.join("Dockerfile")),
+        runs: description::runs(&dockerfile),
         files: Vec::leak(files),
         base: leak(description.base),
         host: description.process.map(host),

@@ -33,6 +33,8 @@ pub struct Spec {
     pub runtime: Runtime,
     /// The Dockerfile; its build context is [`Spec::files`].
     pub dockerfile: Content,
+    /// Whether that runs anything while an image is made of it.
+    pub runs: bool,
     /// Files that the image, or the folder of the host's handlers, needs.
     pub files: &'static [File],
     /// The base image where the operator names none: the Dockerfile's `BASE` argument.
@@ -231,6 +233,7 @@ mod tests {
         assert_eq!(BUILT_IN.first().unwrap().runtime, Runtime::PYTHON3);
         for spec in &BUILT_IN {
             let (runtime, dockerfile) = (spec.runtime, text(&spec.dockerfile));
+            assert_eq!(spec.runs, runtime.name() == "go", "{runtime}");
             assert!(dockerfile.contains(&format!("ARG BASE={}\nFROM ${{BASE}}\n", spec.base)), "{runtime}");
             for File { name, .. } in spec.files {
                 assert!(dockerfile.contains(&format!("COPY {name} {HANDLER_DIR}/{name}\n")), "{runtime}");

@@ -13,7 +13,7 @@ use tar::{Builder, Header};
 use super::engine::{Fault, one_line};
 use super::files::{self, Pipe};
 use super::logs::Tail;
-use super::{Config, Inner, elf, install, labels};
+use super::{Config, Inner, Network, elf, install, labels, network};
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::function::{Deployment, Runtime};
 use crate::runtimes::{Content, Spec, spec};
@@ -184,6 +184,9 @@ fn hash(spec: &Spec, base: &str, executable: &Path) -> io::Result<String> {
 /// With the log's tail where the build failed; with what to do where an image that the operator named is absent.
 pub async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, BackendError> {
     let tag = runtime_tag(inner, runtime).await?;
+    if spec(runtime).is_ok_and(|spec| spec.runs) && !exists(inner, &tag).await? {
+        network::ensure(inner).await?;
+    }
     // Two deployments at once need one build.
     let _one = inner.making.lock().await;
     if exists(inner, &tag).await? {
@@ -211,6 +214,7 @@ pub async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, B
 }
 
 async fn build(inner: &Inner, runtime: Runtime, tag: &str, base: &str) -> Result<(), BackendError> {
+    let (spec, executable) = (known(runtime)?, inner.config.executable.clone());
     let mut marks = labels::of_instance(&inner.config);
     marks.insert(labels::RUNTIME.into(), runtime.name().into());
     let options = BuildImageOptions {
@@ -219,9 +223,15 @@ async fn build(inner: &Inner, runtime: Runtime, tag: &str, base: &str) -> Result
         forcerm: true,
         buildargs: Some(HashMap::from([("BASE".to_string(), base.to_string())])),
         labels: Some(marks),
+        // What a Dockerfile runs has the network of installations: the engine's own bridge need not be there.
+        networkmode: match &inner.config.network {
+            _ if !spec.runs => None,
+            Network::Shared => Some(inner.config.network_name()),
+            Network::Named(name) => Some(name.clone()),
+            Network::None => None,
+        },
         ..Default::default()
     };
-    let (spec, executable) = (known(runtime)?, inner.config.executable.clone());
     files::feed(
         &inner.workers,
         move |pipe| Ok(context(spec, &executable, pipe)?),
