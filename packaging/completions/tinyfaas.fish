@@ -86,7 +86,7 @@ complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l env-var -x -d 'a
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l help -d 'display usage information'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l host -x -d 'the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l idle -x -d 'stop its handlers after this time without a call, such as 5m, or off; the next call starts them'
-complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l image -x -d 'image that is a handler as it is (docs/runtimes.md), by its name in the server\'s engine; needs --name'
+complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l image -x -d 'image that is a handler as it is (docs/functions.md), by its name in the server\'s engine; needs --name'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l memory -x -d 'most memory of a handler, such as 64Mi, 0 for no limit; the server has a default for this and the following'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l name -x -d 'the function\'s name, letters and digits; default: the folder\'s or the zip file\'s'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l no-network -d 'its handlers reach no network; what it depends on is installed all the same'

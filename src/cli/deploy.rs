@@ -46,7 +46,7 @@ pub(super) struct Deploy {
     #[argh(option, arg_name = "PATH")]
     subfolder: Option<String>,
 
-    /// image that is a handler as it is (docs/runtimes.md), by its name in the server's engine; needs --name
+    /// image that is a handler as it is (docs/functions.md), by its name in the server's engine; needs --name
     #[argh(option, arg_name = "REF")]
     image: Option<String>,
 

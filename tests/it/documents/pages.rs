@@ -41,6 +41,8 @@ fn a_page_that_is_wrong_is_found() {
         ("```sh elsewhere\nreboot\n```\n", "1 blocks are not run"),
         ("```\ntinyfaas list\n```\n", "a block has to say what it is"),
         ("```text\nhello\n```\n", "text follows what it is printed by"),
+        ("# Here\n[there](#there)\n", "the link #there leads nowhere"),
+        ("[there](there.md)\n", "the link there.md leads nowhere"),
         ("```sh serve\ntinyfaas serve --http nowhere\n```\n", "the server ended"),
     ] {
         let dir = crate::board::TempDir::new();
