@@ -1,6 +1,6 @@
 //! Fixed buffers, lent while bytes move and given back when a connection is idle.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of a buffer. It is also the bound of a message head: a head has to fit a buffer whole.
@@ -37,18 +37,27 @@ impl Buffers {
 }
 
 impl Buffer {
-    /// Makes sure that it has its [`SIZE`] bytes.
+    /// Makes sure that it has its [`SIZE`] bytes; those that it has stay in front.
     pub fn fill(&mut self) {
-        if self.bytes.is_empty() {
+        if self.bytes.len() < SIZE {
             let free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            self.bytes = free.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+            let mut bytes = free.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice());
+            bytes.iter_mut().zip(&self.bytes).for_each(|(to, from)| *to = *from);
+            self.bytes = bytes;
         }
+    }
+
+    /// Gives the memory back but for these bytes, which are in front then.
+    pub fn keep(&mut self, range: Range<usize>) {
+        let kept = self.bytes.get(range).unwrap_or_default().into();
+        self.give_back();
+        self.bytes = kept;
     }
 
     /// Gives the memory back; what is left has no bytes.
     pub fn give_back(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        if bytes.is_empty() {
+        if bytes.len() < SIZE {
             return;
         }
         let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,6 +106,14 @@ mod tests {
         assert_eq!((buffer.len(), buffers.free.lock().unwrap().len()), (SIZE, KEPT - 1));
         drop(buffer);
         drop(buffers.promise());
+        let mut buffer = buffers.take();
+        buffer[..8].copy_from_slice(b"abcdefgh");
+        buffer.keep(2..5);
+        assert_eq!((&buffer[..], buffers.free.lock().unwrap().len()), (&b"cde"[..], KEPT));
+        buffer.fill();
+        assert_eq!((&buffer[..3], buffer.len(), buffers.free.lock().unwrap().len()), (&b"cde"[..], SIZE, KEPT - 1));
+        buffer.keep(0..1);
+        drop(buffer);
         assert_eq!(buffers.free.lock().unwrap().len(), KEPT);
         assert!(buffers.free.lock().unwrap().iter().all(|b| b.len() == SIZE));
     }

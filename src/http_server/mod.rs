@@ -32,7 +32,7 @@ use crate::tls::Acceptor;
 use crate::wire::headers::Headers;
 use crate::wire::http1::{self, Refusal};
 
-/// Bytes of a head's part that each connection may have here while it waits for the rest.
+/// Bytes of a head's part that each connection may have here while it waits for the rest, or of what follows a head.
 const PART: usize = 1024;
 /// Bytes of what is longer, of all connections together.
 const PARTS: usize = 256 * 1024;
@@ -336,7 +336,7 @@ impl<S: Service> Server<S> {
             {
                 let request = OwnedRequest::new(&request);
                 input.start += request.len;
-                input.rest();
+                input.settle();
                 return Ok(Some(request));
             }
             input.buf.fill();
@@ -438,6 +438,14 @@ pub(crate) struct Input {
 impl Input {
     fn new(buffers: &Buffers) -> Self {
         Self { buf: buffers.promise(), start: 0, end: 0 }
+    }
+
+    /// Gives the memory back but for what is still to be used, where that is little: the call may wait.
+    fn settle(&mut self) {
+        if self.end - self.start <= PART {
+            self.buf.keep(self.start..self.end);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
     }
 
     /// Gives the memory back where all is used: a function may take its time.
