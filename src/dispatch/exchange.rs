@@ -4,22 +4,23 @@
 //! and is never blocked by us.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
+use futures_lite::{AsyncRead, FutureExt};
 
 use super::counts::Metered;
+use super::pump::{Pump, PumpError, TURN, hold};
 use super::table::Lease;
 use crate::buffers::{Buffer, Buffers};
-use crate::call::{Body, BodyStream, Call, Failure, FailureKind};
+use crate::call::{Body, Call, Failure, FailureKind};
 use crate::call_id::CallId;
 use crate::net::Stream;
 use crate::reactor::Timer;
-use crate::wire::chunked::{self, ChunkDecoder};
+use crate::wire::chunked::ChunkDecoder;
 use crate::wire::headers::Headers;
 use crate::wire::http1::{self, Framing};
 
@@ -133,14 +134,6 @@ pub(super) async fn connect(lease: &Lease, deadline: Instant) -> Result<Option<S
     }
 }
 
-/// Bytes of a body of unknown length that are held for a handler that may know no chunks, so that its length can be told.
-/// At most as many such bodies are held as handlers have places.
-const HELD: usize = 64 * 1024;
-
-/// Buffers that one call moves in either direction before others get their turn: who sends and takes without a pause would have
-/// the executor, and its own deadline, for itself.
-const TURN: u8 = 8;
-
 /// Interim responses (1xx) before the real one.
 const MAX_INTERIM: u8 = 8;
 
@@ -215,37 +208,9 @@ pub(super) async fn run<'a>(
 const PACE: Duration = Duration::from_secs(1);
 const PACE_BYTES: u64 = 1024;
 
-/// The start of a body that was read before it is sent.
-struct Held {
-    bytes: Vec<u8>,
-    complete: bool,
-}
-
-async fn hold(source: &mut (dyn BodyStream + Send), came: &AtomicU64) -> Result<Held, Failure> {
-    let mut bytes = Vec::new();
-    let mut piece = [0; 1024];
-    while bytes.len() < HELD {
-        let n = poll_fn(|cx| source.poll_read(cx, &mut piece)).await.map_err(|e| caller_failure(&e))?;
-        if n == 0 {
-            return Ok(Held { bytes, complete: true });
-        }
-        bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
-        came.store(bytes.len() as u64, Ordering::Relaxed);
-    }
-    Ok(Held { bytes, complete: false })
-}
-
 fn too_slow() -> Failure {
     let text = "the body came too slowly while other calls waited: send it faster, or try again later";
     Failure::new(FailureKind::BadRequest, text)
-}
-
-pub(super) fn caller_failure(e: &io::Error) -> Failure {
-    let kind = match e.kind() {
-        io::ErrorKind::FileTooLarge => FailureKind::TooLarge,
-        _ => FailureKind::BadRequest,
-    };
-    Failure::new(kind, e.to_string())
 }
 
 fn too_late(lease: &Lease) -> Failure {
@@ -505,161 +470,5 @@ impl Drop for Exchange<'_> {
 fn end(pump: &mut Option<Pump<'_>>, metered: Option<&Metered>) {
     if let (Some(pump), Some(metered)) = (pump.take(), metered) {
         metered.sent(pump.read);
-    }
-}
-
-enum PumpError {
-    /// The handler takes no more bytes.
-    Handler(#[allow(dead_code, reason = "kept for the debugger")] io::Error),
-    /// The caller's body broke off.
-    Caller(Failure),
-}
-
-/// Sends a call: the head, then the body, coalesced into as few writes as can be.
-struct Pump<'a> {
-    head: Vec<u8>,
-    sent: usize,
-    body: PumpBody<'a>,
-    /// Bytes of the body that were read so far.
-    read: u64,
-}
-
-enum PumpBody<'a> {
-    Bytes(&'a [u8]),
-    Stream {
-        source: &'a mut (dyn BodyStream + Send),
-        /// Without memory while the caller sends nothing.
-        buf: Buffer,
-        /// Bytes of `buf` to send.
-        start: usize,
-        end: usize,
-        chunked: bool,
-        done: bool,
-        /// What was read of the body before and not yet put into `buf`.
-        held: Vec<u8>,
-    },
-}
-
-impl<'a> Pump<'a> {
-    fn new(call: Call<'a>, held: Option<Held>, buffers: &Buffers) -> Self {
-        let framing = match (&call.body, &held) {
-            (Body::Bytes(bytes), _) => Framing::Length(bytes.len() as u64),
-            (_, Some(Held { bytes, complete: true })) => Framing::Length(bytes.len() as u64),
-            (Body::Stream(source), _) => source.length().map_or(Framing::Chunked, Framing::Length),
-        };
-        let extra = [
-            ("X-Call-Id", call.id.as_str()),
-            ("X-Tinyfaas-Method", call.method.name()),
-            ("X-Tinyfaas-Path", call.path),
-            ("X-Tinyfaas-Query", call.query),
-        ];
-        let mut head = Vec::new();
-        http1::write_invocation(&mut head, call.headers, &extra, framing);
-        let body = match call.body {
-            Body::Bytes(bytes) => PumpBody::Bytes(bytes),
-            Body::Stream(_) if framing == Framing::Length(0) => PumpBody::Bytes(&[]),
-            Body::Stream(source) => PumpBody::Stream {
-                source,
-                buf: buffers.promise(),
-                start: 0,
-                end: 0,
-                chunked: framing == Framing::Chunked,
-                done: held.as_ref().is_some_and(|held| held.complete),
-                held: held.map_or(Vec::new(), |held| held.bytes),
-            },
-        };
-        let read = if let PumpBody::Bytes(bytes) = &body { bytes.len() as u64 } else { 0 };
-        Self { head, sent: 0, body, read }
-    }
-
-    /// Whether it is for the caller to go on, and not for the handler.
-    fn waits_for_caller(&self) -> bool {
-        let PumpBody::Stream { start, end, done, held, .. } = &self.body else { return false };
-        self.sent >= self.head.len() && start >= end && !*done && held.is_empty()
-    }
-
-    /// Sends until all is sent, neither side moves, or its turn is over.
-    fn poll(&mut self, mut stream: &Stream, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
-        for _ in 0..TURN {
-            let more = self.body.poll_fill(cx, &mut self.read)?;
-            let head = self.head.get(self.sent..).unwrap_or_default();
-            let data = self.body.pending();
-            if head.is_empty() && data.is_empty() {
-                return more.map(Ok);
-            }
-            let slices = [IoSlice::new(head), IoSlice::new(data)];
-            let n = match futures_lite::ready!(Pin::new(&mut stream).poll_write_vectored(cx, &slices)) {
-                Ok(0) => return Poll::Ready(Err(PumpError::Handler(io::ErrorKind::WriteZero.into()))),
-                Ok(n) => n,
-                Err(e) => return Poll::Ready(Err(PumpError::Handler(e))),
-            };
-            let of_head = n.min(head.len());
-            self.sent += of_head;
-            self.body.advance(n - of_head);
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-impl PumpBody<'_> {
-    /// Makes sure that there are bytes to send, where the body has more. `Ready` when it has no more.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, total: &mut u64) -> Result<Poll<()>, PumpError> {
-        let Self::Stream { source, buf, start, end, chunked, done, held } = self else { return Ok(Poll::Ready(())) };
-        if start < end || (*done && held.is_empty()) {
-            return Ok(if *done && held.is_empty() { Poll::Ready(()) } else { Poll::Pending });
-        }
-        // Room for the chunk's prefix before the data and its end after it.
-        let (before, after) = if *chunked { (chunked::PREFIX, chunked::SUFFIX.len()) } else { (0, 0) };
-        buf.fill();
-        let room = buf.len().saturating_sub(before + after);
-        let Some(space) = buf.get_mut(before..before + room) else { return Ok(Poll::Pending) };
-        let read = if held.is_empty() {
-            source.poll_read(cx, space)
-        } else {
-            let n = held.len().min(space.len());
-            space.iter_mut().zip(held.drain(..n)).for_each(|(to, from)| *to = from);
-            Poll::Ready(Ok(n))
-        };
-        let n = match read {
-            Poll::Ready(Ok(n)) => n,
-            Poll::Ready(Err(e)) => return Err(PumpError::Caller(caller_failure(&e))),
-            Poll::Pending => {
-                (*start, *end) = (0, 0);
-                buf.give_back();
-                return Ok(Poll::Pending);
-            }
-        };
-        *done |= n == 0;
-        *total += n as u64;
-        (*start, *end) = (0, before + n + after);
-        let filled: &[(usize, &[u8])] = match (*chunked, n) {
-            (true, 0) => {
-                *end = chunked::LAST.len();
-                &[(0, chunked::LAST)]
-            }
-            (true, n) => &[(0, &chunked::write_prefix(n)), (before + n, chunked::SUFFIX)],
-            (false, _) => &[],
-        };
-        for (at, bytes) in filled {
-            if let Some(place) = buf.get_mut(*at..at + bytes.len()) {
-                place.copy_from_slice(bytes);
-            }
-        }
-        Ok(if *done && held.is_empty() { Poll::Ready(()) } else { Poll::Pending })
-    }
-
-    fn pending(&self) -> &[u8] {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Stream { buf, start, end, .. } => buf.get(*start..*end).unwrap_or_default(),
-        }
-    }
-
-    fn advance(&mut self, n: usize) {
-        match self {
-            Self::Bytes(bytes) => *bytes = bytes.get(n..).unwrap_or_default(),
-            Self::Stream { start, .. } => *start += n,
-        }
     }
 }

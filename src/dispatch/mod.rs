@@ -8,6 +8,7 @@ pub mod counts;
 pub mod errors;
 pub mod exchange;
 mod handler;
+mod pump;
 mod queue;
 mod sleep;
 mod table;
@@ -296,7 +297,7 @@ impl Dispatch {
                     }
                 }
             };
-            let waited = told.or(late).or(came).await.map_err(|e| exchange::caller_failure(&e))?;
+            let waited = told.or(late).or(came).await.map_err(|e| pump::caller_failure(&e))?;
             if waits.gave_way() {
                 return Err(full());
             }

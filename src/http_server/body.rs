@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures_lite::AsyncRead;
 
-use super::{Input, Shape};
+use super::Shape;
+use super::input::Input;
 use crate::call::BodyStream;
 use crate::net::Stream;
 use crate::reactor::Timer;

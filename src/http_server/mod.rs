@@ -4,9 +4,12 @@
 //! buffer is lent to it only while it moves bytes.
 
 mod body;
+mod closing;
+mod input;
 mod respond;
 
 pub use body::RequestBody;
+pub use closing::LAST_WORD;
 pub use respond::{Pieces, Responder};
 
 use std::future::{Future, poll_fn};
@@ -19,10 +22,10 @@ use std::time::Duration;
 
 use async_executor::StaticExecutor;
 use futures_lite::future::poll_once;
-use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt, FutureExt};
+use futures_lite::{AsyncRead, AsyncReadExt, FutureExt};
 
 use crate::budget::{Budget, Share};
-use crate::buffers::{Buffer, Buffers};
+use crate::buffers::Buffers;
 use crate::client::Client;
 use crate::net::Stream;
 use crate::reactor::{Async, Timer};
@@ -31,6 +34,8 @@ use crate::shutdown::Shutdown;
 use crate::tls::Acceptor;
 use crate::wire::headers::Headers;
 use crate::wire::http1::{self, Refusal};
+use closing::{last_word, linger};
+use input::Input;
 
 /// Bytes of a head's part that each connection may have here while it waits for the rest, or of what follows a head.
 const PART: usize = 1024;
@@ -384,86 +389,6 @@ impl<S: Service> Server<S> {
             Ok(()) => Next::Close,
             Err(_) => Next::Drop,
         }
-    }
-}
-
-/// How long an idle connection stays open when the server stops: a request may be on its way, and is answered then.
-pub const LAST_WORD: Duration = Duration::from_millis(500);
-
-/// Whether something still comes. Boxed: the task of an idle connection stays small.
-fn last_word(stream: &Stream) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
-    Box::pin(async {
-        let late = async {
-            Timer::after(LAST_WORD).await;
-            false
-        };
-        let readable = async { stream.readable().await.is_ok() };
-        readable.or(late).await
-    })
-}
-
-/// Longest time and most bytes that a connection is read after its last answer: closing a socket with unread bytes
-/// resets it, and the peer may lose the answer (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1 << 20;
-
-async fn linger(stream: &Stream) {
-    let discard = async {
-        let mut closing = stream;
-        if closing.close().await.is_err() {
-            return;
-        }
-        let (mut scratch, mut total) = ([0; 512], 0);
-        while total < LINGER_BYTES {
-            match stream.discard(&mut scratch).await {
-                Ok(0) | Err(_) => break,
-                Ok(n) => total += n,
-            }
-        }
-    };
-    let late = async {
-        Timer::after(LINGER).await;
-    };
-    discard.or(late).await;
-}
-
-/// Bytes that were received and not yet used.
-pub(crate) struct Input {
-    /// Without memory where there are none.
-    buf: Buffer,
-    start: usize,
-    end: usize,
-}
-
-impl Input {
-    fn new(buffers: &Buffers) -> Self {
-        Self { buf: buffers.promise(), start: 0, end: 0 }
-    }
-
-    /// Gives the memory back but for what is still to be used, where that is little: the call may wait.
-    fn settle(&mut self) {
-        if self.end - self.start <= PART {
-            self.buf.keep(self.start..self.end);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-    }
-
-    /// Gives the memory back where all is used: a function may take its time.
-    fn rest(&mut self) {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-            self.buf.give_back();
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.buf.get(self.start..self.end).unwrap_or_default()
-    }
-
-    fn compact(&mut self) {
-        self.buf.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
     }
 }
 
