@@ -71,6 +71,11 @@ fn add(zip: &mut Writer<&mut dyn Write>, dir: &Path, prefix: &str, left_out: Opt
     Ok(())
 }
 
+/// Whether what has that name is left out of each archive.
+pub fn is_left_out(name: &std::ffi::OsStr) -> bool {
+    LEFT_OUT.iter().any(|left_out| name == *left_out)
+}
+
 fn at(path: &Path, e: &io::Error) -> io::Error {
     io::Error::other(format!("cannot pack {}: {e}", path.display()))
 }

@@ -4,7 +4,7 @@ _tinyfaas() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} flags='' words=''
   COMPREPLY=()
   if [[ $COMP_CWORD == 1 && $cur != -* ]]; then
-    COMPREPLY=($(compgen -W 'serve deploy invoke list logs delete wipe clean token doctor' -- "$cur"))
+    COMPREPLY=($(compgen -W 'serve deploy invoke list logs delete wipe clean token new doctor' -- "$cur"))
     return
   fi
   [[ $command != -* ]] || command=serve
@@ -141,14 +141,15 @@ _tinyfaas() {
   esac
   case $command in
     serve) flags='--allow-local-urls --async-calls --backend --body-timeout --coap --coap-echo --coap-max-body --coap-multicast --coap-observe-interval --coap-rate --concurrency --config --cpu --docker-host --download-timeout --engine-timeout --expose --functions --grace --grpc --grpc-idle-timeout --grpc-max-message --handler-log --handler-uid --head-timeout --health-timeout --help --http --idle --idle-timeout --insecure-management --install-timeout --keep-handlers --log --log-format --management --management-client-ca --max-body --max-connections --max-connections-per-client --max-functions --max-upload --memory --network --no-hardening --pids --public-host --queue --reach --read-only --runtime-base --runtime-image --runtimes --state-dir --stop-timeout --timeout --tls-ca --tls-cert --tls-doors --tls-key --tmp --token-file --transfer-timeout' ;;
-    deploy) flags='--auth --ca --concurrency --cpu --env --env-var --help --host --idle --image --memory --name --no-network --pids --queue --subfolder --threads --timeout --url' ;;
+    deploy) flags='--auth --ca --concurrency --cpu --env --env-var --help --host --idle --image --json --memory --name --no-network --pids --queue --subfolder --threads --timeout --url --watch' ;;
     invoke) flags='--async --ca --data --file --header --help --host --http-port --method --path --query' ;;
     list) flags='--ca --help --host --json --long' ;;
     logs) flags='--ca --follow --help --host --since --tail' ;;
-    delete) flags='--ca --help --host' ;;
-    wipe) flags='--ca --help --host --yes' ;;
-    clean) flags='--docker-host --help --instance' ;;
-    token) flags='--file --help' words='new' ;;
+    delete) flags='--ca --help --host --json' ;;
+    wipe) flags='--ca --help --host --json --yes' ;;
+    clean) flags='--docker-host --help --instance --json' ;;
+    token) flags='--file --help --json' words='new' ;;
+    new) flags='--help --json' ;;
     doctor) flags='--backend --ca --config --docker-host --help --host --json --state-dir' ;;
   esac
   if [[ $cur == -* ]]; then

@@ -1,7 +1,7 @@
 # Made from the program's own help by tests/it/documents; a server that answers is asked for functions' names.
 function __tinyfaas_serves
     __fish_seen_subcommand_from serve
-    or not __fish_seen_subcommand_from serve deploy invoke list logs delete wipe clean token doctor
+    or not __fish_seen_subcommand_from serve deploy invoke list logs delete wipe clean token new doctor
 end
 complete -c tinyfaas -f
 complete -c tinyfaas -n __fish_use_subcommand -a serve -d 'run the server: functions deployed to it answer over HTTP, CoAP and gRPC (the default command)'
@@ -13,6 +13,7 @@ complete -c tinyfaas -n __fish_use_subcommand -a delete -d 'delete a function'
 complete -c tinyfaas -n __fish_use_subcommand -a wipe -d 'delete every function'
 complete -c tinyfaas -n __fish_use_subcommand -a clean -d 'remove from the Docker engine whatever a server left there; stop the server first'
 complete -c tinyfaas -n __fish_use_subcommand -a token -d 'make tokens for the management API and for functions'
+complete -c tinyfaas -n __fish_use_subcommand -a new -d 'make a folder with a small function, and print the commands that deploy and call it'
 complete -c tinyfaas -n __fish_use_subcommand -a doctor -d 'check what a server needs on this machine, and the server that runs; says what to do'
 complete -c tinyfaas -n __tinyfaas_serves -l allow-local-urls -d 'let uploadURL fetch from loopback and link-local addresses'
 complete -c tinyfaas -n __tinyfaas_serves -l async-calls -x -d 'asynchronous calls at once; default 64'
@@ -87,6 +88,7 @@ complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l help -d 'display
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l host -x -d 'the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l idle -x -d 'stop its handlers after this time without a call, such as 5m, or off; the next call starts them'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l image -x -d 'image that is a handler as it is (docs/functions.md), by its name in the server\'s engine; needs --name'
+complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l json -d 'one JSON object instead of its URLs'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l memory -x -d 'most memory of a handler, such as 64Mi, 0 for no limit; the server has a default for this and the following'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l name -x -d 'the function\'s name, letters and digits; default: the folder\'s or the zip file\'s'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l no-network -d 'its handlers reach no network; what it depends on is installed all the same'
@@ -96,6 +98,7 @@ complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l subfolder -x -d 
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l threads -x -d 'how many handlers; default 1'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l timeout -x -d 'longest time for one call, waiting included, such as 30s'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l url -x -d 'let the server fetch the zip from this URL'
+complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -l watch -d 'deploy again whenever a file changes, until ctrl-C; a deployment that fails leaves the one before'
 complete -c tinyfaas -n '__fish_seen_subcommand_from deploy' -F
 complete -c tinyfaas -n '__fish_seen_subcommand_from invoke' -l async -d 'do not wait for the result'
 complete -c tinyfaas -n '__fish_seen_subcommand_from invoke' -l ca -r -F -d 'PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones'
@@ -124,17 +127,23 @@ complete -c tinyfaas -n '__fish_seen_subcommand_from logs' -a '(tinyfaas list 2>
 complete -c tinyfaas -n '__fish_seen_subcommand_from delete' -l ca -r -F -d 'PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones'
 complete -c tinyfaas -n '__fish_seen_subcommand_from delete' -l help -d 'display usage information'
 complete -c tinyfaas -n '__fish_seen_subcommand_from delete' -l host -x -d 'the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080'
+complete -c tinyfaas -n '__fish_seen_subcommand_from delete' -l json -d 'one JSON object, when it is done'
 complete -c tinyfaas -n '__fish_seen_subcommand_from delete' -a '(tinyfaas list 2>/dev/null)'
 complete -c tinyfaas -n '__fish_seen_subcommand_from wipe' -l ca -r -F -d 'PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones'
 complete -c tinyfaas -n '__fish_seen_subcommand_from wipe' -l help -d 'display usage information'
 complete -c tinyfaas -n '__fish_seen_subcommand_from wipe' -l host -x -d 'the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080'
+complete -c tinyfaas -n '__fish_seen_subcommand_from wipe' -l json -d 'one JSON object, when it is done'
 complete -c tinyfaas -n '__fish_seen_subcommand_from wipe' -l yes -d 'do not ask'
 complete -c tinyfaas -n '__fish_seen_subcommand_from clean' -l docker-host -x -d 'the Docker engine, unix:///path or tcp://host:port; default DOCKER_HOST, else unix:///var/run/docker.sock'
 complete -c tinyfaas -n '__fish_seen_subcommand_from clean' -l help -d 'display usage information'
 complete -c tinyfaas -n '__fish_seen_subcommand_from clean' -l instance -x -d 'only what belongs to the server of this id; default: all that tinyfaas made'
+complete -c tinyfaas -n '__fish_seen_subcommand_from clean' -l json -d 'one JSON object, when it is done'
 complete -c tinyfaas -n '__fish_seen_subcommand_from token' -l file -r -F -d 'file to add the line to; default: it is printed to standard error'
 complete -c tinyfaas -n '__fish_seen_subcommand_from token' -l help -d 'display usage information'
+complete -c tinyfaas -n '__fish_seen_subcommand_from token' -l json -d 'one JSON object with the token and the line'
 complete -c tinyfaas -n '__fish_seen_subcommand_from token' -a 'new'
+complete -c tinyfaas -n '__fish_seen_subcommand_from new' -l help -d 'display usage information'
+complete -c tinyfaas -n '__fish_seen_subcommand_from new' -l json -d 'one JSON object instead of lines'
 complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l backend -x -a 'auto docker process' -d 'what runs handlers, where serve is told so: docker, process or auto'
 complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l ca -r -F -d 'PEM file of the CA that its certificate is from; default TINYFAAS_CA, else the public ones'
 complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l config -r -F -d 'file of settings that the server is started with'

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
@@ -13,15 +14,24 @@ use base64::write::EncoderWriter;
 use serde::Serialize;
 
 use super::board::Board;
+#[cfg(feature = "assist")]
+use super::changes;
 use super::error::Error;
+#[cfg(feature = "assist")]
+use super::error::ErrorKind;
 use super::http_client::Body;
-use super::output::{Progress, copy};
+#[cfg(feature = "assist")]
+use super::output::tell;
+use super::output::{Progress, print, print_json};
 use crate::function::{Name, Runtime};
 use crate::limits::{self, Idle};
 use crate::pack;
 use crate::quantity::{self, count};
 use crate::tokens::Tokens;
 use crate::wire::zip;
+
+/// What is waited for once all is sent: dependencies may be installed first.
+const WAITING: &str = "waiting for the server to install and start it";
 
 /// deploy a function from a folder, a zip file, a URL or an image, and wait until it answers; prints its URLs
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -102,6 +112,15 @@ pub(super) struct Deploy {
     #[argh(switch)]
     no_network: bool,
 
+    /// deploy again whenever a file changes, until ctrl-C; a deployment that fails leaves the one before
+    #[cfg(feature = "assist")]
+    #[argh(switch)]
+    watch: bool,
+
+    /// one JSON object instead of its URLs
+    #[argh(switch)]
+    json: bool,
+
     /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
@@ -159,6 +178,36 @@ impl Limits {
     }
 }
 
+/// What was deployed.
+struct Deployed {
+    name: Name,
+    runtime: Runtime,
+    /// The server's: a URL a line.
+    answer: Vec<u8>,
+}
+
+/// The object of `--json`.
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    env: &'a str,
+    urls: Vec<&'a str>,
+}
+
+impl Deployed {
+    fn print(&self, json: bool) -> Result<(), Error> {
+        let text = String::from_utf8_lossy(&self.answer);
+        if !json {
+            return print(&text);
+        }
+        print_json(&Shown {
+            name: self.name.as_str(),
+            env: self.runtime.name(),
+            urls: text.split_whitespace().collect(),
+        })
+    }
+}
+
 /// What is uploaded.
 enum Package {
     Folder(PathBuf),
@@ -168,24 +217,69 @@ enum Package {
 impl Deploy {
     pub(super) fn run(self) -> Result<(), Error> {
         let board = Board::find(self.host.as_deref(), self.ca.as_deref())?;
-        let progress = Progress::new();
-        let answer = match (&self.dir, &self.url, &self.image) {
+        #[cfg(feature = "assist")]
+        if self.watch {
+            return self.watch(&board);
+        }
+        self.deploy(&board)?.print(self.json)
+    }
+
+    /// Deploys whenever the folder changes, until the process is ended.
+    #[cfg(feature = "assist")]
+    fn watch(&self, board: &Board) -> Result<(), Error> {
+        let (Some(dir), None, None) = (&self.dir, &self.url, &self.image) else {
+            return Err(Error::usage("--watch needs a folder or a zip file of this machine"));
+        };
+        // Taken before it is packed: what changes meanwhile is another change.
+        let mut deployed = changes::mark(dir).ok();
+        match self.deploy(board) {
+            Ok(done) => done.print(self.json)?,
+            // Not mended by an edit.
+            Err(e) if e.kind == ErrorKind::Usage => return Err(e),
+            Err(e) => tell(&e),
+        }
+        let mut before = deployed;
+        loop {
+            std::thread::sleep(changes::PAUSE);
+            let now = changes::mark(dir).ok();
+            if now.is_some() && now == before && now != deployed {
+                deployed = now;
+                match self.deploy(board) {
+                    Ok(done) if self.json => done.print(true)?,
+                    Ok(done) => print(&format!("{} is deployed again\n", done.name))?,
+                    Err(e) => tell(&e),
+                }
+            }
+            before = now;
+        }
+    }
+
+    /// Deploys once.
+    fn deploy(&self, board: &Board) -> Result<Deployed, Error> {
+        let progress = Arc::new(Progress::new(self.json));
+        let (name, runtime, target, body) = match (&self.dir, &self.url, &self.image) {
             (Some(dir), None, None) if self.subfolder.is_none() => {
-                let (about, package) = self.read(dir)?;
-                board.ask("POST", "/upload", upload(about, package))
+                let (name, runtime, package) = self.read(dir)?;
+                let about = self.about(&name, runtime, None)?;
+                (name, runtime, "/upload", upload(about, package, Arc::clone(&progress)))
             }
             (None, None, Some(_)) if self.subfolder.is_none() => {
-                let about = self.about_image()?;
-                progress.show("waiting for the handlers");
-                board.ask("POST", "/upload", Body::Bytes(about.into_bytes()))
+                if self.env.is_some_and(|env| env != Runtime::IMAGE) {
+                    return Err(Error::usage("--env is not for --image: leave one of them out"));
+                }
+                let name = self.checked_name(None)?;
+                let about = self.about(&name, Runtime::IMAGE, None)?;
+                (name, Runtime::IMAGE, "/upload", Body::Bytes(about.into_bytes()))
             }
             (_, None, _) if self.subfolder.is_some() => {
                 return Err(Error::usage("--subfolder goes with --url: deploy that folder itself"));
             }
             (None, Some(url), None) => {
-                let about = self.about_url(url)?;
-                progress.show("waiting for the handlers");
-                board.ask("POST", "/uploadURL", Body::Bytes(about.into_bytes()))
+                let last = self.subfolder.as_deref().and_then(|s| s.trim_end_matches('/').rsplit('/').next());
+                let name = self.checked_name(last)?;
+                let runtime = self.env.ok_or_else(|| Error::usage("--url needs --env, such as python3"))?;
+                let about = self.about(&name, runtime, Some(url))?;
+                (name, runtime, "/uploadURL", Body::Bytes(about.into_bytes()))
             }
             _ => {
                 return Err(Error::usage(
@@ -193,13 +287,16 @@ impl Deploy {
                 ));
             }
         };
-        progress.show("");
-        let mut answer = answer?;
-        copy(|buf| answer.read(buf))
+        if let Body::Bytes(_) = body {
+            progress.wait(WAITING);
+        }
+        let answer = board.ask("POST", target, body).and_then(|mut answer| answer.whole());
+        progress.end();
+        Ok(Deployed { name, runtime, answer: answer? })
     }
 
-    /// The JSON for a folder or a zip file, and what to send.
-    fn read(&self, dir: &Path) -> Result<(String, Package), Error> {
+    /// The function's name and env by a folder or a zip file, and what to send.
+    fn read(&self, dir: &Path) -> Result<(Name, Runtime, Package), Error> {
         let unusable = |e: io::Error| Error::usage(format!("cannot deploy {}: {e}", dir.display()));
         let meta = std::fs::metadata(dir).map_err(unusable)?;
         let (runtime, package) = if meta.is_dir() {
@@ -213,22 +310,7 @@ impl Deploy {
         let full = dir.canonicalize().map_err(unusable)?;
         let stem = if meta.is_dir() { full.file_name() } else { full.file_stem() };
         let name = self.checked_name(stem.and_then(|n| n.to_str()))?;
-        Ok((self.about(&name, runtime, None)?, package))
-    }
-
-    fn about_url(&self, url: &str) -> Result<String, Error> {
-        let last = self.subfolder.as_deref().and_then(|s| s.trim_end_matches('/').rsplit('/').next());
-        let name = self.checked_name(last)?;
-        let runtime = self.env.ok_or_else(|| Error::usage("--url needs --env, such as python3"))?;
-        self.about(&name, runtime, Some(url))
-    }
-
-    fn about_image(&self) -> Result<String, Error> {
-        if self.env.is_some_and(|env| env != Runtime::IMAGE) {
-            return Err(Error::usage("--env is not for --image: leave one of them out"));
-        }
-        let name = self.checked_name(None)?;
-        self.about(&name, Runtime::IMAGE, None)
+        Ok((name, runtime, package))
     }
 
     fn checked_name(&self, default: Option<&str>) -> Result<Name, Error> {
@@ -268,10 +350,9 @@ impl Deploy {
 }
 
 /// The body of an upload: the zip comes last, so that the server can refuse the rest before it.
-fn upload(mut about: String, package: Package) -> Body {
+fn upload(mut about: String, package: Package, progress: Arc<Progress>) -> Body {
     about.truncate(about.len() - 1);
     Body::Chunked(Box::new(move |out| {
-        let progress = Progress::new();
         let mut out = Counted { out, sent: 0, progress: &progress };
         out.write_all(about.as_bytes())?;
         out.write_all(b",\"zip\":\"")?;
@@ -283,7 +364,7 @@ fn upload(mut about: String, package: Package) -> Body {
         base64.finish()?;
         drop(base64);
         out.write_all(b"\"}")?;
-        progress.show("waiting for the handlers");
+        progress.wait(WAITING);
         Ok(())
     }))
 }

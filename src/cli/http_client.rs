@@ -23,6 +23,9 @@ const BUFFER: usize = 2 * Headers::MAX_BYTES;
 /// What is shown of a refusal's text, in bytes.
 const MAX_REFUSAL: usize = 64 * 1024;
 
+/// Most bytes of an answer that is read whole: far more than the list of all functions that a server takes.
+const MAX_WHOLE: usize = 64 << 20;
+
 /// Writes a body to where it is told, and says what on this side was wrong.
 pub(super) type Produce = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
@@ -335,6 +338,24 @@ impl Response {
         }
         self.at += used;
         Ok(data.len())
+    }
+
+    /// All that is left of the body.
+    ///
+    /// # Errors
+    /// The connection broke, or the body does not end.
+    pub(super) fn whole(&mut self) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let mut piece = [0; 16 * 1024];
+        loop {
+            match self.read(&mut piece)? {
+                0 => return Ok(bytes),
+                n if bytes.len() + n > MAX_WHOLE => {
+                    return Err(Error::failed(format!("the answer of {} does not end", self.peer)));
+                }
+                n => bytes.extend_from_slice(piece.get(..n).unwrap_or_default()),
+            }
+        }
     }
 
     /// From now on the body may pause for as long as it likes; only a server that is gone ends it.

@@ -7,11 +7,8 @@ use serde::Deserialize;
 
 use super::board::Board;
 use super::error::Error;
-use super::http_client::{Body, Response};
+use super::http_client::Body;
 use super::output::{copy, harmless, print};
-
-/// Most bytes of an answer that are made into a table: far more than a server with all functions that it takes sends.
-const MAX_ANSWER: usize = 64 << 20;
 
 /// print the names of the functions, or with --long how they are
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -82,23 +79,9 @@ impl List {
         if self.json || !self.long {
             return copy(|buf| answer.read(buf));
         }
-        let functions: Vec<Function> = serde_json::from_slice(&whole(&mut answer)?)
+        let functions: Vec<Function> = serde_json::from_slice(&answer.whole()?)
             .map_err(|e| Error::failed(format!("the server's list of functions is not understood: {e}")))?;
         print(&harmless_lines(&table(&functions)))
-    }
-}
-
-fn whole(answer: &mut Response) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let mut piece = [0; 16 * 1024];
-    loop {
-        match answer.read(&mut piece)? {
-            0 => return Ok(bytes),
-            n if bytes.len() + n > MAX_ANSWER => {
-                return Err(Error::failed("the server's list of functions does not end"));
-            }
-            n => bytes.extend_from_slice(piece.get(..n).unwrap_or_default()),
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use async_executor::StaticExecutor;
 use super::board::Board;
 use super::error::{Error, ErrorKind};
 use super::http_client::Body;
-use super::output::{copy, print};
+use super::output::{copy, print, print_json};
 use super::url::bracketed;
 use crate::backend::BackendErrorKind;
 use crate::backend::docker::{self, EngineAddress};
@@ -62,6 +62,10 @@ pub(super) struct Delete {
     #[argh(positional, arg_name = "NAME", from_str_fn(parse_name))]
     name: Name,
 
+    /// one JSON object, when it is done
+    #[argh(switch)]
+    json: bool,
+
     /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
     host: Option<String>,
@@ -78,6 +82,10 @@ pub(super) struct Wipe {
     /// do not ask
     #[argh(switch)]
     yes: bool,
+
+    /// one JSON object, when it is done
+    #[argh(switch)]
+    json: bool,
 
     /// the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else 127.0.0.1:8080
     #[argh(option, arg_name = "HOST")]
@@ -99,6 +107,10 @@ pub(super) struct Clean {
     /// the Docker engine, unix:///path or tcp://host:port; default DOCKER_HOST, else unix:///var/run/docker.sock
     #[argh(option, arg_name = "URL")]
     docker_host: Option<String>,
+
+    /// one JSON object, when it is done
+    #[argh(switch)]
+    json: bool,
 }
 
 impl Logs {
@@ -126,7 +138,8 @@ impl Delete {
     pub(super) fn run(self) -> Result<(), Error> {
         // A name is letters and digits: nothing in it needs an escape.
         let body = format!("{{\"name\":\"{}\"}}", self.name);
-        ask_and_print(self.host, self.ca, "POST", "/delete", Body::Bytes(body.into_bytes()))
+        let done = self.json.then(|| serde_json::json!({"deleted": self.name.as_str()}));
+        ask_and_print(self.host, self.ca, "/delete", body.into_bytes(), done)
     }
 }
 
@@ -135,7 +148,8 @@ impl Wipe {
         if !self.yes {
             confirm(&Board::find(self.host.as_deref(), self.ca.as_deref())?)?;
         }
-        ask_and_print(self.host, self.ca, "POST", "/wipe", Body::Bytes(Vec::new()))
+        let done = self.json.then(|| serde_json::json!({"wiped": true}));
+        ask_and_print(self.host, self.ca, "/wipe", Vec::new(), done)
     }
 }
 
@@ -150,19 +164,26 @@ impl Clean {
             let unreachable = e.kind == BackendErrorKind::Unreachable;
             Error::new(if unreachable { ErrorKind::Unreachable } else { ErrorKind::Failed }, e.text)
         })?;
+        if self.json {
+            return print_json(&serde_json::json!({"removed": removed}));
+        }
         removed.iter().try_for_each(|line| print(&format!("removed {line}\n")))
     }
 }
 
+/// Posts `body`; what is printed is the answer, or `done` in its place once all of it is there.
 fn ask_and_print(
     host: Option<String>,
     ca: Option<PathBuf>,
-    method: &str,
     target: &str,
-    body: Body,
+    body: Vec<u8>,
+    done: Option<serde_json::Value>,
 ) -> Result<(), Error> {
-    let mut answer = Board::find(host.as_deref(), ca.as_deref())?.ask(method, target, body)?;
-    copy(|buf| answer.read(buf))
+    let mut answer = Board::find(host.as_deref(), ca.as_deref())?.ask("POST", target, Body::Bytes(body))?;
+    match done {
+        None => copy(|buf| answer.read(buf)),
+        Some(done) => answer.whole().and_then(|_| print_json(&done)),
+    }
 }
 
 /// Asks the person at the terminal; a script has to say `--yes`.

@@ -3,6 +3,8 @@
 //! The commands that talk to a server are plain clients of its public interfaces; nothing of the server is used here but by `serve`.
 
 mod board;
+#[cfg(feature = "assist")]
+mod changes;
 pub mod coap_client;
 mod deploy;
 #[cfg(feature = "assist")]
@@ -13,6 +15,8 @@ mod http_client;
 mod invoke;
 mod list;
 mod manage;
+#[cfg(feature = "assist")]
+mod new;
 mod output;
 mod token;
 mod url;
@@ -29,7 +33,7 @@ use error::Error;
 use crate::config::Config;
 use crate::config_file::Layers;
 
-const VERSION: &str = concat!("tinyfaas ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Commit, target and flavour as `cross/build` names them.
 const BUILD: &str = match option_env!("TINYFAAS_BUILD") {
     Some(build) => build,
@@ -53,6 +57,10 @@ struct Cli {
     #[argh(switch, short = 'V')]
     version: bool,
 
+    /// with --version: one JSON object instead of a line
+    #[argh(switch)]
+    json: bool,
+
     #[argh(subcommand)]
     command: Option<Command>,
 }
@@ -69,6 +77,8 @@ enum Command {
     Wipe(manage::Wipe),
     Clean(manage::Clean),
     Token(token::Token),
+    #[cfg(feature = "assist")]
+    New(new::New),
     #[cfg(feature = "assist")]
     Doctor(doctor::Doctor),
 }
@@ -89,6 +99,8 @@ impl ArgsInfo for Command {
             of::<manage::Wipe>(),
             of::<manage::Clean>(),
             of::<token::Token>(),
+            #[cfg(feature = "assist")]
+            of::<new::New>(),
             #[cfg(feature = "assist")]
             of::<doctor::Doctor>(),
         ];
@@ -150,6 +162,8 @@ impl Command {
             Self::Clean(command) => command.run(),
             Self::Token(command) => command.run(),
             #[cfg(feature = "assist")]
+            Self::New(command) => command.run(),
+            #[cfg(feature = "assist")]
             Self::Doctor(command) => command.run(),
         }
     }
@@ -160,7 +174,11 @@ fn parse(args: Vec<String>) -> Result<Asked, Error> {
     let mut args = normalize(args);
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match Cli::from_args(&["tinyfaas"], &words) {
-        Ok(Cli { version: true, .. }) => Ok(Asked::Print(format!("{VERSION} ({BUILD})\n"))),
+        Ok(Cli { version: true, json: true, .. }) => {
+            // Neither has anything in it that JSON escapes.
+            Ok(Asked::Print(format!("{{\"version\":\"{VERSION}\",\"build\":\"{BUILD}\"}}\n")))
+        }
+        Ok(Cli { version: true, .. }) => Ok(Asked::Print(format!("tinyfaas {VERSION} ({BUILD})\n"))),
         Ok(Cli { command: Some(command), .. }) => Ok(Asked::Run(command, args.split_off(1))),
         Ok(Cli { command: None, .. }) => Err(Error::usage("no command: tinyfaas --help lists them")),
         Err(argh::EarlyExit { output, status: Ok(()) }) => Ok(Asked::Print(output)),

@@ -4,12 +4,15 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::error::Error;
 
 /// Milliseconds between two updates of a progress line.
 const UPDATE: u64 = 100;
+/// Time between two updates of a line that says how long something takes.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What is read from the answer at once, in bytes.
 const PIECE: usize = 16 * 1024;
@@ -17,6 +20,12 @@ const PIECE: usize = 16 * 1024;
 /// Prints `text` to standard output.
 pub(super) fn print(text: &str) -> Result<(), Error> {
     write_out(text.as_bytes()).map(drop)
+}
+
+/// Prints `value` as JSON on a line of its own.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let line = serde_json::to_string(value).map_err(|e| Error::failed(e.to_string()))?;
+    print(&(line + "\n"))
 }
 
 /// Prints all that `read` gives, piece by piece as it comes.
@@ -58,25 +67,63 @@ pub(super) struct Progress {
     start: Instant,
     /// When the line was last written, in milliseconds since `start`.
     last: AtomicU64,
+    /// Whether it is over.
+    ended: Mutex<bool>,
+    changed: Condvar,
 }
 
 impl Progress {
-    /// Shows itself only where standard error is a terminal.
-    pub(super) fn new() -> Self {
-        Self { shown: io::stderr().is_terminal(), start: Instant::now(), last: AtomicU64::new(0) }
+    /// Shows itself only where standard error is a terminal, and never if `quiet`.
+    pub(super) fn new(quiet: bool) -> Self {
+        Self {
+            shown: !quiet && io::stderr().is_terminal(),
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+            ended: Mutex::new(false),
+            changed: Condvar::new(),
+        }
     }
 
     /// Shows how many bytes were sent, but not too often.
     pub(super) fn sent(&self, bytes: u64) {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if now >= self.last.load(Ordering::Relaxed) + UPDATE {
+        // A body may still be sent when the answer is there.
+        if now >= self.last.load(Ordering::Relaxed) + UPDATE
+            && !*self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+        {
             self.last.store(now, Ordering::Relaxed);
             self.show(&format!("sent {} KiB", bytes / 1024));
         }
     }
 
+    /// Shows what is waited for from now on, and how long already, until the end.
+    pub(super) fn wait(self: &Arc<Self>, what: &'static str) {
+        if !self.shown {
+            return;
+        }
+        let progress = Arc::clone(self);
+        let begin = Instant::now();
+        let count = move || {
+            let mut ended = progress.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            while !*ended {
+                progress.show(&format!("{what}, {} s", begin.elapsed().as_secs()));
+                let wait = progress.changed.wait_timeout(ended, SECOND);
+                ended = wait.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        };
+        // Without a thread nothing is counted, which is no error.
+        let _ = std::thread::Builder::new().spawn(count);
+    }
+
+    /// Ends it, and the line goes.
+    pub(super) fn end(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+        self.show("");
+    }
+
     /// Shows `text` in place of what was shown.
-    pub(super) fn show(&self, text: &str) {
+    fn show(&self, text: &str) {
         if self.shown {
             let _ = io::stderr().write_all(format!("\r\x1b[K{text}").as_bytes());
         }

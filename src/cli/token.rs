@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use argh::{ArgsInfo, FromArgs};
 
 use super::error::Error;
-use super::output::print;
+use super::output::{print, print_json};
 use crate::text_file;
 use crate::tokens;
 
@@ -57,6 +57,10 @@ struct New {
     /// file to add the line to; default: it is printed to standard error
     #[argh(option, arg_name = "FILE")]
     file: Option<PathBuf>,
+
+    /// one JSON object with the token and the line
+    #[argh(switch)]
+    json: bool,
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
@@ -65,13 +69,17 @@ fn parse_name(text: &str) -> Result<String, String> {
 
 impl Token {
     pub(super) fn run(self) -> Result<(), Error> {
-        let Action::New(New { name, file }) = self.action;
+        let Action::New(New { name, file, json }) = self.action;
         let token = tokens::generate().map_err(|e| Error::failed(format!("cannot make a token: {e}")))?;
         let line = tokens::line(&name, &token);
-        match file {
-            Some(file) => add(&file, &line)?,
+        if let Some(file) = &file {
+            add(file, &line)?;
+        } else if !json {
             // Where standard error is closed, the token is of no use either, and can be made again.
-            None => drop(std::io::stderr().write_all(format!("line for --token-file: {line}").as_bytes())),
+            let _ = std::io::stderr().write_all(format!("line for --token-file: {line}").as_bytes());
+        }
+        if json {
+            return print_json(&serde_json::json!({"name": name, "token": token, "line": line.trim_end()}));
         }
         print(&format!("{token}\n"))
     }

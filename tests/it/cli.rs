@@ -4,6 +4,9 @@
 mod deploy;
 mod doctor;
 mod invoke;
+mod json;
+mod new;
+mod watch;
 
 use std::fs;
 use std::io::{Read, Write};

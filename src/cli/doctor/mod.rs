@@ -14,7 +14,7 @@ use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
 
 use super::error::Error;
-use super::output::{harmless, print};
+use super::output::{harmless, print, print_json};
 use crate::config::Config;
 use crate::config_file::Layers;
 
@@ -141,8 +141,7 @@ impl Doctor {
         add(of_server)?;
         let problems = checks.iter().filter(|check| check.status == Status::Problem).count();
         if self.json {
-            let report = Report { ok: problems == 0, checks: &checks };
-            print(&(serde_json::to_string(&report).map_err(|e| Error::failed(e.to_string()))? + "\n"))?;
+            print_json(&Report { ok: problems == 0, checks: &checks })?;
         }
         match problems {
             0 => Ok(()),
