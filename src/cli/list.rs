@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::board::Board;
 use super::error::Error;
 use super::http_client::Body;
-use super::output::{copy, harmless, print};
+use super::output::{columns, copy, cut, harmless, print};
 
 /// print the names of the functions, or with --long how they are
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -81,7 +81,8 @@ impl List {
         }
         let functions: Vec<Function> = serde_json::from_slice(&answer.whole()?)
             .map_err(|e| Error::failed(format!("the server's list of functions is not understood: {e}")))?;
-        print(&harmless_lines(&table(&functions)))
+        let text = harmless_lines(&table(&functions));
+        print(&columns().map_or_else(|| text.clone(), |columns| cut(&text, columns)))
     }
 }
 

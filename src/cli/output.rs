@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::termios::tcgetwinsize;
+
 use super::error::Error;
 
 /// Milliseconds between two updates of a progress line.
@@ -61,6 +63,34 @@ pub(super) fn harmless(bytes: &[u8]) -> String {
     text.trim().chars().filter(|&c| c == '\n' || c == '\t' || !c.is_control()).collect()
 }
 
+/// Columns of the terminal that standard output is, as `COLUMNS` says, else the terminal itself; `None` where it is none, or neither
+/// knows.
+pub(super) fn columns() -> Option<usize> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let known = || tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
+    Some(said.unwrap_or_else(known)).filter(|&columns| columns > 0)
+}
+
+/// The lines of `text`, each cut so that it is no wider than `columns`.
+pub(super) fn cut(text: &str, columns: usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        match line.char_indices().nth(columns) {
+            None => out.push_str(line),
+            Some(_) => {
+                out.extend(line.chars().take(columns.saturating_sub(1)));
+                out.push('\u{2026}');
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
 /// A line on a terminal that says how far something is.
 pub(super) struct Progress {
     shown: bool,
@@ -101,6 +131,7 @@ impl Progress {
         if !self.shown {
             return;
         }
+        self.show(what);
         let progress = Arc::clone(self);
         let begin = Instant::now();
         let count = move || {
@@ -133,6 +164,13 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_cut_where_the_terminal_ends() {
+        assert_eq!(cut("12345\n123456\n\n", 5), "12345\n1234\u{2026}\n\n");
+        assert_eq!(cut("\u{e9}\u{e9}\u{e9}\n", 2), "\u{e9}\u{2026}\n");
+        assert_eq!(cut("ab\n", 1), "\u{2026}\n");
+    }
 
     #[test]
     fn text_from_elsewhere_cannot_steer_a_terminal() {

@@ -6,6 +6,7 @@ mod doctor;
 mod invoke;
 mod json;
 mod new;
+mod terminal;
 mod watch;
 
 use std::fs;
