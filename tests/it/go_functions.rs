@@ -60,6 +60,11 @@ fn a_go_function_is_compiled_once_and_keeps_the_contract() {
     assert_eq!(restarts, 2);
     assert!(board.manage("GET", "/logs?name=f", b"").text().contains("failed as asked"));
 
+    // So it is with what `tinyfaas new go` makes.
+    board.deploy("made", "go", 1, &[("fn.go", include_str!("../../templates/go/fn.go"))]);
+    assert_eq!(board.call("made", b"world").text(), "hello world\n");
+    assert_eq!(board.call("made", b"").text(), "hello nobody\n");
+
     // What was compiled is kept: no second build.
     let board = board.power_cut();
     assert_eq!(board.call("f", b"again").text(), "AGAIN by ");

@@ -1,7 +1,7 @@
 //! `tinyfaas new`: what it makes is deployed and answers.
 
 use super::*;
-use crate::board::{Backend, Board, TempDir, docker_is_ready};
+use crate::board::{Backend, Board, TempDir};
 
 /// Deploys and calls what `new` made with the commands that it printed.
 fn made_and_tried(board: &Board, env: &str, dir: &str, name: &str) {
@@ -38,16 +38,14 @@ fn what_is_made_can_be_deployed_and_called_as_it_says() {
     made_and_tried(&board, "binary", dir.0.join("my-first_1").to_str().unwrap(), "myfirst1");
 }
 
+/// `tests/it/go_functions.rs` builds what it is: that takes a container.
 #[test]
-fn so_it_is_for_go_which_is_built_in_a_container() {
-    if !docker_is_ready() {
-        return;
-    }
-    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/go")).output().unwrap();
-    assert!(made.status.success(), "tests/images/go failed:\n{}", text(&made.stderr));
+fn for_go_it_is_the_template() {
     let dir = TempDir::new();
-    let board = Board::start(Backend::Docker, &["--runtime-base", "go=tinyfaas-test/go"]);
-    made_and_tried(&board, "go", dir.0.join("hello").to_str().unwrap(), "hello");
+    let folder = dir.0.join("hello");
+    let output = tinyfaas(&["new", "go", folder.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(DONE), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(folder.join("fn.go")).unwrap(), include_str!("../../../templates/go/fn.go"));
 }
 
 #[test]
