@@ -4,9 +4,10 @@
 //! Nothing here opens, binds or starts anything.
 
 mod address;
+mod environment;
 mod tls;
+mod values;
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,8 +17,11 @@ use log::LevelFilter;
 
 pub use address::Listen;
 use address::{local, parse_listen, parse_management};
+use environment::default_state_dir;
+pub use environment::{Var, from_environment};
 pub use tls::TlsDoors;
 use tls::parse_doors;
+use values::{parse_backend, parse_exposed, parse_network, parse_reach, parse_runtime_image, parse_uid};
 
 use crate::backend::docker::{self, EngineAddress};
 pub use crate::backend::docker::{Network, Reach};
@@ -336,47 +340,6 @@ pub struct Exposed {
     pub writable: bool,
 }
 
-/// The value of an environment variable.
-pub type Var<'a> = &'a dyn Fn(&str) -> Option<OsString>;
-
-/// What the environment says in place of serve's flags that are not among `args`, as arguments: a flag wins.
-///
-/// # Errors
-/// One line that names the variable whose value is wrong.
-pub fn from_environment(args: &[String], var: Var<'_>) -> Result<Vec<String>, String> {
-    let mut out = Vec::new();
-    let mut set = |flag: &str, value: Option<Result<String, String>>| {
-        match value {
-            Some(value) if !args.iter().any(|a| a == flag) => out.extend([flag.to_string(), value?]),
-            _ => {}
-        }
-        Ok::<(), String>(())
-    };
-    for (name, flag) in [("HTTP_PORT", "--http"), ("COAP_PORT", "--coap"), ("GRPC_PORT", "--grpc")] {
-        set(flag, text(name, var)?.map(|v| port_variable(name, &v)))?;
-    }
-    let backend = text("TF_BACKEND", var)?;
-    set("--backend", backend.map(|v| parse_backend(&v).map(|_| v).map_err(|e| format!("TF_BACKEND: {e}"))))?;
-    set("--docker-host", text("DOCKER_HOST", var)?.filter(|v| !v.is_empty()).map(Ok))?;
-    // Only a plain level: the filters that other programs take (`crate=debug`) are not ours to refuse.
-    let level = var("RUST_LOG").and_then(|v| v.into_string().ok()).filter(|v| logging::level(v).is_ok());
-    set("--log", level.map(Ok))?;
-    Ok(out)
-}
-
-fn text(name: &str, var: Var<'_>) -> Result<Option<String>, String> {
-    var(name).map(|v| v.into_string().map_err(|v| format!("{name}: {v:?} is not UTF-8"))).transpose()
-}
-
-/// The value of `HTTP_PORT` and its like as a flag's value.
-fn port_variable(name: &str, value: &str) -> Result<String, String> {
-    match value.parse::<i64>() {
-        Ok(-1) => Ok("off".into()),
-        Ok(port @ 0..=65_535) => Ok(port.to_string()),
-        _ => Err(format!("{name}: {value:?} is no port: use a whole number up to 65535, or -1 to turn it off")),
-    }
-}
-
 impl Config {
     /// Checks what no flag can check alone, and makes paths absolute.
     ///
@@ -505,78 +468,6 @@ impl Default for Config {
             Err(_) => unreachable!("a flag of serve has no default"),
         }
     }
-}
-
-fn parse_backend(text: &str) -> Result<BackendChoice, String> {
-    match text {
-        "auto" => Ok(BackendChoice::Auto),
-        "docker" => Ok(BackendChoice::Docker),
-        "process" => Ok(BackendChoice::Process),
-        _ => Err(format!("unknown backend {text:?}: use docker, process or auto")),
-    }
-}
-
-fn parse_reach(text: &str) -> Result<Reach, String> {
-    match text {
-        "auto" => Ok(Reach::Auto),
-        "socket" => Ok(Reach::Socket),
-        "tcp" => Ok(Reach::Tcp),
-        _ => Err(format!("unknown way {text:?} to reach a container: use auto, socket or tcp")),
-    }
-}
-
-fn parse_network(text: &str) -> Result<Network, String> {
-    let named = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    match text {
-        "shared" => Ok(Network::Shared),
-        "none" => Ok(Network::None),
-        _ if !text.is_empty() && text.bytes().all(named) => Ok(Network::Named(text.into())),
-        _ => Err(format!("{text:?} is no network: use shared, none or the name of one")),
-    }
-}
-
-fn parse_exposed(text: &str) -> Result<Exposed, String> {
-    let (path, writable) = text.strip_suffix(":ro").map_or((text, true), |path| (path, false));
-    if !path.starts_with('/') {
-        return Err(format!("{text:?} is no absolute path: use /PATH, or /PATH:ro for reading alone"));
-    }
-    Ok(Exposed { path: path.into(), writable })
-}
-
-fn parse_uid(text: &str) -> Result<u32, String> {
-    text.parse().ok().filter(|uid| HANDLER_UIDS.contains(uid)).ok_or_else(|| {
-        format!(
-            "{text:?} is no user for functions: use a number from {} to {}",
-            HANDLER_UIDS.start(),
-            HANDLER_UIDS.end()
-        )
-    })
-}
-
-fn parse_runtime_image(text: &str) -> Result<RuntimeImage, String> {
-    match text.split_once('=') {
-        Some((env, image)) if !image.is_empty() && !image.bytes().any(|b| b <= b' ') => {
-            Ok(RuntimeImage { runtime: Runtime::parse(env)?, image: image.into() })
-        }
-        _ => Err(format!("{text:?} names no image for a runtime: use ENV=IMAGE, such as python3=python:3.13-alpine")),
-    }
-}
-
-fn default_state_dir() -> PathBuf {
-    state_dir(rustix::process::geteuid().is_root(), &|name| std::env::var_os(name))
-}
-
-/// Where state lives when nobody says; empty where that cannot be told.
-fn state_dir(root: bool, var: Var<'_>) -> PathBuf {
-    // The XDG specification says that a relative path in its variables is to be ignored.
-    let folder = |name: &str| var(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    if root {
-        return "/var/lib/tinyfaas".into();
-    }
-    folder("XDG_STATE_HOME")
-        .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
-        .map(|p| p.join("tinyfaas"))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

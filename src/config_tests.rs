@@ -151,7 +151,7 @@ fn bounds_are_checked_where_they_are_read() {
 #[test]
 fn state_lives_where_the_user_may_write() {
     let with = |env: &'static [(&str, &str)], root| {
-        state_dir(root, &move |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))
+        super::environment::state_dir(root, &move |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))
     };
     assert_eq!(with(&[("HOME", "/root")], true), PathBuf::from("/var/lib/tinyfaas"));
     assert_eq!(with(&[("HOME", "/home/a")], false), PathBuf::from("/home/a/.local/state/tinyfaas"));
