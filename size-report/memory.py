@@ -1,8 +1,9 @@
 """The situations in which memory is measured. Each is a row: its name, its numbers, and the row that it is more than."""
-import os, pathlib, time
+import json, os, pathlib, time
 
 import callers
-from server import Server, memory, upload
+from server import Server, memory
+from harness.server import children, upload
 
 MIB = 1 << 20
 CAT = ("cat", "binary", {"fn.sh": "exec cat\n"})
@@ -21,7 +22,7 @@ def server_rows(binary, backend, calls):
             server.deploy(*function)
         time.sleep(1)
         rows["idle, three functions"] = server.settled()
-        body = upload("big", "binary", {"fn.sh": "cat\n", "data": os.urandom(20 * MIB)})
+        body = json.dumps(upload("big", "binary", {"fn.sh": "cat\n", "data": os.urandom(20 * MIB)})).encode()
         rows["peak: a 20 MiB zip is uploaded"] = server.peak(lambda: server.manage("/upload", body))
         server.delete("big")
         http = server.ports["http"]
@@ -56,6 +57,9 @@ def handler_rows(binary, backend):
     rows = {}
     server = Server(binary, backend)
     try:
+        if backend == "docker":
+            # The pages of programs count for nobody alone where they run already, as they do on a board.
+            server.deploy("other", "binary", CAT[2], threads=2)
         for name, env, files in (PY, JS, CAT):
             server.deploy(name, env, files)
             handler = handlers(server, name)[0]
@@ -90,7 +94,3 @@ def own(server, name):
             if line.startswith("Private_"):
                 total += int(line.split()[1])
     return total
-
-
-def children(pid):
-    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

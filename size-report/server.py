@@ -1,5 +1,8 @@
 """A server of a release binary, and what it holds of memory."""
-import base64, http.client, io, json, os, re, resource, shutil, signal, subprocess, tempfile, threading, time, zipfile
+import os, pathlib, re, resource, shutil, subprocess, sys, tempfile, threading, time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "benches"))
+from harness.server import Tinyfaas
 
 RUNTIMES = ("python3", "nodejs", "binary")
 FIELDS = ("Rss", "Pss", "Private_Dirty", "Anonymous")
@@ -14,7 +17,7 @@ def memory(pid):
     return {field: int(found[field]) for field in FIELDS} | {"threads": len(os.listdir(f"/proc/{pid}/task"))}
 
 
-class Server:
+class Server(Tinyfaas):
     """Runs `binary` with every door open, by `wrapper` if there is one. `connections` may be open at once."""
 
     def __init__(self, binary, backend="docker", connections=2000, wrapper=()):
@@ -22,27 +25,17 @@ class Server:
         self.top = tempfile.mkdtemp(prefix="tf-")
         # Handlers that are processes are somebody else.
         os.chmod(self.top, 0o711)
-        args = [*wrapper, binary, "serve", "--backend", backend, "--state-dir", self.top + "/state"]
-        for door in ("management", "http", "coap", "grpc"):
-            args += [f"--{door}", "127.0.0.1:0"]
+        flags = ["--backend", backend]
         if backend == "docker":
             for env in RUNTIMES:
-                args += ["--runtime-base", f"{env}=tinyfaas-test/{env}"]
+                flags += ["--runtime-base", f"{env}=tinyfaas-test/{env}"]
         # At the bound, idle connections would be closed for new ones.
-        args += ["--max-connections", str(connections), "--head-timeout", "10m", "--idle-timeout", "10m"]
-        args += ["--max-functions", "256"]
+        flags += ["--max-connections", str(connections), "--head-timeout", "10m", "--idle-timeout", "10m"]
+        flags += ["--max-functions", "256"]
         as_after_a_boot(binary)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.child = subprocess.Popen(args, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        self.ports = {}
-        while "management" not in self.ports:
-            line = self.child.stderr.readline()
-            if not line:
-                raise SystemExit("size-report: the server did not start")
-            if found := re.search(r"(\w+) listens on .*:(\d+)", line):
-                self.ports[found[1]] = int(found[2])
-        threading.Thread(target=lambda: [None for _ in self.child.stderr], daemon=True).start()
+        super().__init__(binary, self.top, flags, wrapper)
 
     def memory(self):
         return memory(self.child.pid)
@@ -76,19 +69,8 @@ class Server:
             sampler.join()
         return most
 
-    def manage(self, path, body):
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports["management"], timeout=300)
-        connection.request("POST", path, body)
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        if answer.status != 200:
-            raise SystemExit(f"size-report: {path}: {answer.status} {text}")
-
-    def deploy(self, name, env, files, threads=1):
-        self.manage("/upload", upload(name, env, files, threads))
-
     def delete(self, name):
-        self.manage("/delete", json.dumps({"name": name}).encode())
+        self.manage("/delete", {"name": name})
 
     def containers(self, name):
         """The processes of a function's containers: for each the ids of what the engine started, its shim among them."""
@@ -108,8 +90,7 @@ class Server:
             return file.read().strip()
 
     def stop(self):
-        self.child.send_signal(signal.SIGTERM)
-        self.child.wait()
+        super().stop()
         subprocess.run([self.binary, "clean", "--instance", self.instance()], capture_output=True)
         shutil.rmtree(self.top)
 
@@ -120,12 +101,3 @@ def as_after_a_boot(binary):
     with open(binary, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def upload(name, env, files, threads=1):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for file, content in files.items():
-            archive.writestr(file, content)
-    zip64 = base64.b64encode(packed.getvalue()).decode()
-    return json.dumps({"name": name, "env": env, "threads": threads, "zip": zip64, "envs": []}).encode()

@@ -166,8 +166,10 @@ class Tinyfaas(Server):
                 self.ports[found[1]] = int(found[2])
 
     def manage(self, path, value):
+        """Asks the management API with a value, or with bytes as they are."""
+        body = value if isinstance(value, bytes) else json.dumps(value)
         conn = http.client.HTTPConnection("127.0.0.1", self.ports["management"], timeout=300)
-        conn.request("POST", path, json.dumps(value))
+        conn.request("POST", path, body)
         answer = conn.getresponse()
         text = answer.read().decode()
         if answer.status != 200:
@@ -178,7 +180,7 @@ class Tinyfaas(Server):
 
 
 def upload(name, env, files, threads=1):
-    """What /upload is told, for files that are text."""
+    """What /upload is told of files, which are text or bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for file, content in files.items():
