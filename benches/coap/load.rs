@@ -44,7 +44,14 @@ struct Endpoint {
     /// Whether its request has no answer yet.
     waits: bool,
     buf: Vec<u8>,
+    pattern: Pattern,
+    /// What proves its address, where it was asked to (RFC 9175 §2.3).
+    echo: Vec<u8>,
 }
+
+/// Options (RFC 7252 §12.2, RFC 9175 §2.2.1).
+const URI_PATH: u16 = 11;
+const ECHO: u16 = 252;
 
 /// After so long a request is sent again, as the network may lose one.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -53,27 +60,35 @@ impl Endpoint {
     fn new(bind: SocketAddr, to: SocketAddr, id: u16) -> Self {
         let socket = UdpSocket::bind(bind).unwrap();
         socket.connect(to).unwrap();
-        Self { socket, id, sent: Instant::now(), waits: false, buf: Vec::with_capacity(64) }
+        let (buf, echo) = (Vec::with_capacity(64), Vec::new());
+        Self { socket, id, sent: Instant::now(), waits: false, buf, pattern: Pattern::Ping, echo }
     }
 
     /// Sends the next request.
     fn ask(&mut self, pattern: Pattern) {
         self.id = self.id.wrapping_add(1);
         let token = Token::new(&self.id.to_be_bytes()).unwrap();
-        match pattern {
-            Pattern::Ping => self.ping(),
-            Pattern::Discovery => {
-                Writer::new(&mut self.buf, Kind::Con, Code::GET, self.id, &token)
-                    .option(11, b".well-known")
-                    .option(11, b"core");
+        let (code, path): (_, &[&[u8]]) = match pattern {
+            Pattern::Ping => (Code::EMPTY, &[]),
+            Pattern::Discovery => (Code::GET, &[b".well-known", b"core"]),
+            Pattern::Call => (Code::POST, &[b"small"]),
+            Pattern::Time => (Code::GET, &[b"time"]),
+        };
+        if code == Code::EMPTY {
+            self.ping();
+        } else {
+            let mut request = Writer::new(&mut self.buf, Kind::Con, code, self.id, &token);
+            for segment in path {
+                request.option(URI_PATH, segment);
             }
-            Pattern::Call => Writer::new(&mut self.buf, Kind::Con, Code::POST, self.id, &token)
-                .option(11, b"small")
-                .payload(b"0123456789abcdef"),
-            Pattern::Time => {
-                Writer::new(&mut self.buf, Kind::Con, Code::GET, self.id, &token).option(11, b"time");
+            if !self.echo.is_empty() {
+                request.option(ECHO, &self.echo);
+            }
+            if code == Code::POST {
+                request.payload(b"0123456789abcdef");
             }
         }
+        self.pattern = pattern;
         self.sent = Instant::now();
         self.waits = true;
         self.socket.send(&self.buf).unwrap();
@@ -83,8 +98,8 @@ impl Endpoint {
         Writer::new(&mut self.buf, Kind::Con, Code::EMPTY, self.id, &Token::default());
     }
 
-    /// Whether a datagram is the answer; a separate one is acknowledged.
-    fn is_answer(&self, datagram: &[u8]) -> bool {
+    /// Whether a datagram is the answer; a separate one is acknowledged, and who is asked to prove its address does.
+    fn is_answer(&mut self, datagram: &[u8]) -> bool {
         let m = Message::parse(datagram).expect("a message");
         match m.kind {
             Kind::Rst => m.id == self.id,
@@ -93,6 +108,15 @@ impl Endpoint {
                 if m.kind == Kind::Con {
                     let [a, b] = m.id.to_be_bytes();
                     self.socket.send(&[0x60, 0, a, b]).unwrap();
+                }
+                if let Some((_, echo)) =
+                    m.options.clone().find(|(number, _)| *number == ECHO && m.code == Code::UNAUTHORIZED)
+                {
+                    self.echo = echo.to_vec();
+                    let sent = self.sent;
+                    self.ask(self.pattern);
+                    self.sent = sent;
+                    return false;
                 }
                 assert_eq!(m.code, Code::CONTENT, "{:?}", String::from_utf8_lossy(m.payload));
                 m.token.as_bytes() == self.id.to_be_bytes()
