@@ -282,7 +282,7 @@ pub struct Config {
     #[argh(option, arg_name = "TIME", from_str_fn(duration), default = "Duration::from_secs(300)")]
     pub download_timeout: Duration,
 
-    /// let uploadURL fetch from loopback and link-local addresses
+    /// let uploadURL fetch from addresses of this machine and link-local ones
     #[argh(switch)]
     pub allow_local_urls: bool,
 

@@ -15,7 +15,7 @@ complete -c tinyfaas -n __fish_use_subcommand -a clean -d 'remove from the Docke
 complete -c tinyfaas -n __fish_use_subcommand -a token -d 'make tokens for the management API and for functions'
 complete -c tinyfaas -n __fish_use_subcommand -a new -d 'make a folder with a small function, and print the commands that deploy and call it'
 complete -c tinyfaas -n __fish_use_subcommand -a doctor -d 'check what a server needs on this machine, and the server that runs; says what to do'
-complete -c tinyfaas -n __tinyfaas_serves -l allow-local-urls -d 'let uploadURL fetch from loopback and link-local addresses'
+complete -c tinyfaas -n __tinyfaas_serves -l allow-local-urls -d 'let uploadURL fetch from addresses of this machine and link-local ones'
 complete -c tinyfaas -n __tinyfaas_serves -l async-calls -x -d 'asynchronous calls at once; default 64'
 complete -c tinyfaas -n __tinyfaas_serves -l backend -x -a 'auto docker process' -d 'what runs handlers: docker, process, or auto (docker where its engine answers); default auto'
 complete -c tinyfaas -n __tinyfaas_serves -l body-timeout -x -d 'time between two pieces of a body; default 30s'
