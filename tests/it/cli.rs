@@ -272,6 +272,54 @@ fn help_documents_the_exit_codes_and_version_prints_one() {
 }
 
 #[test]
+fn clean_waits_for_a_container_that_another_program_removes() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = format!("tcp://{}", listener.local_addr().unwrap());
+    let (asked, counted) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut deletions = 0;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            loop {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if !matches!(stream.read(&mut byte), Ok(1)) {
+                        break;
+                    }
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let Some((method, rest)) = head.split_once(' ') else { break };
+                let path = rest.split([' ', '?']).next().unwrap();
+                let (status, body) = match (method, path) {
+                    ("DELETE", _) if deletions < 2 => {
+                        deletions += 1;
+                        ("409 Conflict", r#"{"message":"removal of container f is already in progress"}"#)
+                    }
+                    ("DELETE", _) => {
+                        asked.send(deletions).unwrap();
+                        ("204 No Content", "")
+                    }
+                    (_, path) if path.ends_with("/containers/json") => {
+                        ("200 OK", r#"[{"Id":"f","Names":["/f"],"Image":"i","Labels":{},"State":"exited"}]"#)
+                    }
+                    (_, path) if path.ends_with("/version") => ("200 OK", r#"{"ApiVersion":"1.41"}"#),
+                    _ => ("200 OK", "[]"),
+                };
+                let length = body.len();
+                let fields = format!("content-type: application/json\r\ncontent-length: {length}");
+                stream.write_all(format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n{body}").as_bytes()).unwrap();
+            }
+        }
+    });
+    let out = tinyfaas(&["clean", "--docker-host", &host]).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("container f"), "{out:?}");
+    assert_eq!(counted.recv().unwrap(), 2);
+}
+
+#[test]
 fn clean_without_an_engine_is_exit_code_3() {
     for args in
         [&["clean", "--docker-host", "unix:///does/not/exist"][..], &["clean", "--docker-host=tcp://127.0.0.1:1"]]

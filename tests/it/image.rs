@@ -89,6 +89,7 @@ fn a_state_directory_that_the_engine_does_not_see_is_told_with_what_to_do() {
     assert_eq!(board.call("echo", b"by tcp").text(), "by tcp");
     drop(board);
     let id = std::fs::read_to_string(dir.0.join("state/instance")).unwrap();
-    let cleaned = Command::new(env!("CARGO_BIN_EXE_tinyfaas")).args(["clean", "--instance", id.trim()]).output();
-    assert!(cleaned.unwrap().status.success());
+    let cleaned =
+        Command::new(env!("CARGO_BIN_EXE_tinyfaas")).args(["clean", "--instance", id.trim()]).output().unwrap();
+    assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
 }

@@ -58,7 +58,7 @@ fn functions_are_told_with_limits_and_state_but_never_with_the_values_of_their_v
             "name": "f", "env": "python3", "threads": 2, "digest": null, "state": "healthy",
             "calls": 3, "in_flight": 0, "waiting": 0, "envs": ["TOKEN", "B"], "handlers": [well, well],
             "limits": {"memory": "128Mi", "cpu": "0", "pids": 256, "timeout": "90s", "concurrency": 8, "queue": 7},
-            "idle": null, "network": true, "auth": 0,
+            "idle": null, "image": null, "network": true, "auth": 0,
         });
         assert_eq!(f, expected, "{backend:?}");
         assert_eq!(list(&board, &["--json"]), all.text());

@@ -1,6 +1,7 @@
 //! What is there of an instance, and how what is not wanted goes: at the start, and by `tinyfaas clean`.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{RemoveContainerOptions, RemoveImageOptions};
 
@@ -9,6 +10,7 @@ use super::engine::{Engine, Fault};
 use super::{Inner, container, image, labels, network};
 use crate::backend::{BackendError, Found, Started};
 use crate::function::{Deployment, Name, Runtime};
+use crate::reactor::Timer;
 use crate::runtimes;
 
 /// The questions for what there is.
@@ -103,16 +105,28 @@ pub async fn sweep_late(inner: &Inner, taken: &[String]) -> Result<(), BackendEr
     Ok(())
 }
 
+/// How long another program's removal of a container may take, and how often it is looked at.
+const REMOVAL: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Removes a container. Where another program does so just now its end is waited for: what the container used is in use until then.
+async fn remove_container(engine: &Engine, limit: Duration, id: &str) -> Result<(), Fault> {
+    let end = Instant::now() + REMOVAL;
+    loop {
+        let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+        match engine.call(limit, Box::pin(engine.client.remove_container(id, Some(options)))).await {
+            Err(fault) if fault.is(409) && Instant::now() < end => Timer::after(LOOK).await,
+            result => return result,
+        };
+    }
+}
+
 /// Removes all containers, networks and images of one instance, or of any where `instance` is `None`, and returns a
 /// line for each that says what it was. What another program removed first is passed over.
 ///
 /// # Errors
 /// When the engine refuses or cannot be reached.
-pub async fn clean(
-    engine: &Engine,
-    limit: std::time::Duration,
-    instance: Option<&str>,
-) -> Result<Vec<String>, BackendError> {
+pub async fn clean(engine: &Engine, limit: Duration, instance: Option<&str>) -> Result<Vec<String>, BackendError> {
     let filters = labels::filter(instance);
     let gone = |result: Result<(), Fault>| match result {
         Err(fault) if fault.is(404) => Ok(false),
@@ -124,9 +138,7 @@ pub async fn clean(
 
     for summary in engine.ask::<Vec<Container>>(limit, filtered(ALL, &filters)).await? {
         let Some(id) = summary.name() else { continue };
-        let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-        let result = engine.call(limit, Box::pin(client.remove_container(id, Some(options)))).await;
-        if gone(result)? {
+        if gone(remove_container(engine, limit, id).await)? {
             removed.push(format!("container {id}"));
         }
     }
