@@ -1,6 +1,7 @@
 //! `deploy --watch`: what is saved is deployed.
 
 use std::io::{BufRead as _, BufReader};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::board::{Backend, Board, TempDir};
@@ -17,8 +18,11 @@ fn each_saved_change_is_deployed_and_a_broken_one_does_not_end_it() {
         fs::rename(folder.join("fn.py~"), folder.join("fn.py")).unwrap();
     };
     save("fn = lambda input: 'first'\n");
-    let mut command =
-        tinyfaas(&["deploy", folder.to_str().unwrap(), "--watch", "--host", &board.management.to_string()]);
+    // A shell that started the tests in the background has its children ignore ctrl-C, and so would this one.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_tinyfaas"), "deploy", folder.to_str().unwrap()]);
+    command.args(["--watch", "--host", &board.management.to_string()]);
+    command.env_remove("TINYFAAS_TOKEN").env_remove("TINYFAAS_TOKEN_FILE").env("XDG_CONFIG_HOME", "/nonexistent");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -42,7 +46,14 @@ fn each_saved_change_is_deployed_and_a_broken_one_does_not_end_it() {
 
     let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
-    child.wait().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("ctrl-C does not end it");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert!(said.next().is_none(), "nothing more was deployed");
 }
 
