@@ -3,10 +3,10 @@
 mod binary;
 mod examples;
 mod node;
+mod patient;
 mod python;
 
-use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,14 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use patient::Patient;
 use tinyfaas::function::Runtime;
 use tinyfaas::runtimes::{Content, find};
 
 /// How long anything may take before a test fails; the machine may be busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the kernel lets a client wait at once. A machine that stood still meanwhile, as virtual ones do, costs one of
-/// these and not the whole of [`PATIENCE`].
-const TURN: Duration = Duration::from_secs(5);
 
 /// A folder that goes away with its test.
 pub(super) struct Folder(pub(super) PathBuf);
@@ -113,9 +111,7 @@ impl Handler {
 
     pub(super) fn connect(&self) -> Client {
         let stream = UnixStream::connect(self.folder.0.join("s")).unwrap();
-        stream.set_read_timeout(Some(TURN)).unwrap();
-        stream.set_write_timeout(Some(TURN)).unwrap();
-        Client { stream: Patient(stream), rest: Vec::new() }
+        Client { stream: Patient::new(stream), rest: Vec::new() }
     }
 
     /// One call on a connection of its own.
@@ -159,57 +155,6 @@ pub(super) struct Reply {
 impl Reply {
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
-
-/// A client's side of a connection, which waits for [`PATIENCE`] and then tells where the handler stands.
-pub(super) struct Patient(UnixStream);
-
-impl Patient {
-    /// The same connection, for another thread.
-    pub(super) fn again(&self) -> Self {
-        Self(self.0.try_clone().unwrap())
-    }
-
-    fn wait<T>(&self, mut attempt: impl FnMut(&UnixStream) -> io::Result<T>) -> io::Result<T> {
-        for _ in 0..PATIENCE.as_secs() / TURN.as_secs() {
-            match attempt(&self.0) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing moves: {}", self.stand())))
-    }
-
-    /// What each thread of the handler and of its children does, for a failure that cannot be had again.
-    fn stand(&self) -> String {
-        let mut text = String::new();
-        let Ok(peer) = rustix::net::sockopt::socket_peercred(&self.0) else { return text };
-        let mut pids = vec![peer.pid.as_raw_nonzero().to_string()];
-        while let Some(pid) = pids.pop() {
-            for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-                let read = |file| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
-                let _ = write!(text, "{:?} {} {} {}; ", thread.path(), read("comm"), read("wchan"), read("syscall"));
-                pids.extend(read("children").split_whitespace().map(str::to_owned));
-            }
-        }
-        text
-    }
-}
-
-impl Read for Patient {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.wait(|mut stream| stream.read(buf))
-    }
-}
-
-impl Write for Patient {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.wait(|mut stream| stream.write(buf))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
