@@ -104,13 +104,9 @@ impl Stream {
         .await
     }
 
-    /// Whether neither bytes nor an end came, as far as the reactor was told; `false` where it was not asked yet.
+    /// Whether neither bytes nor an end came on a unix socket, as far as the reactor was told; `false` where it was not asked yet.
     pub fn is_silent(&self) -> bool {
-        match self {
-            Self::Unix(s) => s.is_silent(),
-            Self::Tcp(s) => s.is_silent(),
-            Self::Tls(_) => false,
-        }
+        matches!(self, Self::Unix(s) if s.is_silent())
     }
 
     /// As [`Stream::readable`].

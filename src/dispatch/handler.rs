@@ -122,7 +122,8 @@ impl Handler {
         loop {
             let (stream, since) = self.idle_connections().pop()?;
             // Nothing may come on an idle connection: bytes or an end mean that it cannot be used. Of one that was used
-            // just now it is enough that the reactor knows of none.
+            // just now it is enough that the reactor knows of none; who is reached by TCP is of another make, and may
+            // close after each answer without a word.
             if stream.is_silent() && since.elapsed() < JUST_NOW {
                 return Some(stream);
             }
