@@ -139,9 +139,12 @@ impl Image {
         self.labels.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// Its tags.
-    pub fn tags(&self) -> &[String] {
-        self.repo_tags.as_deref().unwrap_or_default()
+    /// What it is removed by: its tags, or its id where it has none, as one that lost its tag to a build of the same.
+    pub fn names(&self) -> Vec<&str> {
+        let tags = self.repo_tags.iter().flatten().map(String::as_str);
+        // Engines before 25 write it for an image without a tag, and understand it nowhere.
+        let tags = tags.filter(|tag| *tag != "<none>:<none>").collect::<Vec<_>>();
+        if tags.is_empty() { vec![&self.id] } else { tags }
     }
 }
 

@@ -69,9 +69,9 @@ pub async fn sweep(inner: &Inner, keep: &[Deployment]) -> Result<(), BackendErro
             && runtimes::find(runtime).is_some()
         {
             let current = image::runtime_tag(inner, runtime).await?;
-            for tag in found.tags().iter().filter(|tag| **tag != current) {
-                log::info!("removing the image {tag}: {current} takes its place");
-                image::remove_unused(inner, tag).await?;
+            for name in found.names().into_iter().filter(|name| *name != current) {
+                log::info!("removing the image {name}: {current} takes its place");
+                image::remove_unused(inner, name).await?;
             }
         }
     }
@@ -157,14 +157,13 @@ pub async fn clean(engine: &Engine, limit: Duration, instance: Option<&str>) -> 
     for found in images {
         // A runtime's image serves every instance of this version: where another one still needs it, it stays.
         let shared = found.label(labels::RUNTIME).is_some();
-        let tags = if found.tags().is_empty() { std::slice::from_ref(&found.id) } else { found.tags() };
-        for tag in tags {
+        for name in found.names() {
             let options = RemoveImageOptions { force: !shared, ..Default::default() };
-            let result = engine.call(limit, Box::pin(client.remove_image(tag, Some(options), None))).await;
+            let result = engine.call(limit, Box::pin(client.remove_image(name, Some(options), None))).await;
             if matches!(&result, Err(fault) if shared && fault.is(409)) {
-                log::info!("the image {tag} stays: another instance uses it");
+                log::info!("the image {name} stays: another instance uses it");
             } else if gone(result.map(drop))? {
-                removed.push(format!("image {tag}"));
+                removed.push(format!("image {name}"));
             }
         }
     }

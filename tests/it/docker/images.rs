@@ -276,3 +276,39 @@ fn sweep_removes_a_runtime_s_image_of_another_version_once_nothing_runs_on_it() 
     });
     assert!(Command::new("docker").args(["rmi", &base]).output().unwrap().status.success());
 }
+
+/// Makes an image with `labels` that has no tag, as one that lost its own to a build of the same, and returns its id.
+fn untagged(labels: &[String]) -> String {
+    let docker = |args: &[&str]| {
+        let out = Command::new("docker").args(args).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    };
+    let container = docker(&["create", BUSYBOX, "true"]);
+    let changes = labels.iter().flat_map(|label| ["-c".to_owned(), format!("LABEL {label}")]).collect::<Vec<_>>();
+    let changes = changes.iter().map(String::as_str);
+    let image = docker(&[&["commit"], &*changes.collect::<Vec<_>>(), &[&container]].concat());
+    docker(&["rm", &container]);
+    image
+}
+
+fn is_on_engine(image: &str) -> bool {
+    Command::new("docker").args(["image", "inspect", image]).output().unwrap().status.success()
+}
+
+#[test]
+fn a_runtime_s_image_that_lost_its_tag_goes_with_a_sweep_and_with_clean() {
+    let Some(bench) = Bench::new("untagged") else { return };
+    let labels = [format!("tinyFaaS={}", bench.instance), "tinyfaas-runtime=binary".into()];
+    let engine = EngineAddress::parse(EngineAddress::DEFAULT).unwrap();
+    run(async {
+        let image = untagged(&labels);
+        bench.on_base().sweep(&[]).await.unwrap();
+        assert!(!is_on_engine(&image), "after a sweep");
+
+        let image = untagged(&labels);
+        let removed = docker::clean(engine, &EXECUTOR, Workers::new(), Some(&bench.instance)).await.unwrap();
+        assert_eq!(removed, [format!("image {image}")]);
+        assert!(!is_on_engine(&image), "after clean");
+    });
+}
