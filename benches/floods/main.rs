@@ -66,6 +66,7 @@ fn flood(name: &str, to: SocketAddr, span: Duration) -> usize {
         }
         "non" => attacks::coap(to, Ask::NonConfirmable, CLIENTS, more),
         "con" => attacks::coap(to, Ask::Confirmable, CLIENTS, more),
+        "alone" => attacks::coap(to, Ask::Confirmable, 1, more),
         "forged" => attacks::forged(to, Ask::Confirmable, more),
         _ => panic!("no such flood: {name}"),
     }

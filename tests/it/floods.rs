@@ -114,13 +114,13 @@ impl Drop for Stop<'_> {
 }
 
 /// Callers by every protocol are answered beside datagrams as fast as they go. That by CoAP knows Echo, as libcoap's does.
-fn others_are_served_beside_datagrams(asked: attacks::Ask) {
+fn others_are_served_beside_datagrams(asked: attacks::Ask, clients: usize) {
     let board = board(&[]);
     let (http, coap, grpc) = (board.http.unwrap(), board.coap.unwrap(), board.grpc.unwrap());
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let _stop = Stop(&stop);
-        let flood = scope.spawn(|| attacks::coap(coap, asked, 200, |_| !stop.load(Ordering::Relaxed)));
+        let flood = scope.spawn(|| attacks::coap(coap, asked, clients, |_| !stop.load(Ordering::Relaxed)));
         for _ in 0..10 {
             ask(http);
             ask_grpc(grpc);
@@ -169,12 +169,17 @@ fn ask_coap(addr: SocketAddr) {
 
 #[test]
 fn confirmable_requests_at_the_rate_of_the_wire_keep_nobody_out() {
-    others_are_served_beside_datagrams(attacks::Ask::Confirmable);
+    others_are_served_beside_datagrams(attacks::Ask::Confirmable, 200);
+}
+
+#[test]
+fn one_that_asks_at_the_rate_of_the_wire_keeps_nobody_out() {
+    others_are_served_beside_datagrams(attacks::Ask::Confirmable, 1);
 }
 
 #[test]
 fn non_confirmable_requests_at_the_rate_of_the_wire_keep_nobody_out() {
-    others_are_served_beside_datagrams(attacks::Ask::NonConfirmable);
+    others_are_served_beside_datagrams(attacks::Ask::NonConfirmable, 200);
 }
 
 #[test]

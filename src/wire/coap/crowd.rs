@@ -2,7 +2,7 @@
 //!
 //! Anybody can write any address into a datagram. So while it is crowded an address that was proved (RFC 9175) counts for itself, one
 //! that came back after a while has a part of its own, and all others share one part. The parts grow and shrink until what is
-//! let in can be answered. While it is not, nobody is kept out, and who asks is only remembered.
+//! let in can be answered. While it is not, or while nobody else asks, nobody is kept out, and who asks is only remembered.
 
 use super::Millis;
 use crate::client::Client;
@@ -24,10 +24,19 @@ const LONGEST_PAUSE: u32 = 1_000;
 /// back is asked to the next.
 const CHALLENGED: u8 = 64;
 const CHALLENGED_EACH: u32 = 20;
-/// Requests of who was proved that may be let in in one step: fewer are not what makes it crowded.
-const PROVED: u32 = 200;
+/// Requests that may be let in in one step, of who was proved and of all others: fewer are not what is too much to read.
+const FEW: u32 = 200;
 /// Requests of one part that may come at once.
 const BURST: u32 = 4;
+
+/// What says that more comes than can be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// More datagrams come than can be read, those included that are dropped.
+    Unread,
+    /// More calls are at work than handlers get done.
+    Calls,
+}
 
 /// What is known of who asked, and for how long everybody has to pause.
 #[derive(Debug)]
@@ -36,14 +45,19 @@ pub struct Crowd {
     places: Vec<Place>,
     /// Nobody outside can tell which clients share places.
     key: u64,
-    /// It is crowded before this time.
+    /// The last sign counts before this time.
     until: Millis,
-    /// When the parts are changed next, and whether there was a sign since they last were.
+    /// Who asked last and when, and before what time not only he is there.
+    last: Option<(Client, Millis)>,
+    mixed: Millis,
+    /// When the parts are changed next, and which signs there were since they last were.
     step: Millis,
-    pressed: bool,
-    /// Milliseconds between two requests of one part.
+    unread: bool,
+    calls: bool,
+    /// Milliseconds between two requests of one part, and how many requests were let in in this step.
     pause: u32,
-    /// The same for who was proved, and how many requests of such were let in in this step.
+    let_in: u32,
+    /// The same for who was proved.
     proved_pause: u32,
     proved: u32,
     /// When those who share one may ask again.
@@ -75,9 +89,13 @@ impl Crowd {
             places: Vec::new(),
             key: key | 1,
             until: 0,
+            last: None,
+            mixed: 0,
             step: 0,
-            pressed: false,
+            unread: false,
+            calls: false,
             pause: FIRST_PAUSE,
+            let_in: 0,
             proved_pause: 1,
             proved: 0,
             strangers: 0,
@@ -85,16 +103,25 @@ impl Crowd {
     }
 
     /// A sign that more comes than can be answered.
-    pub fn press(&mut self, now: Millis) {
+    pub fn press(&mut self, now: Millis, sign: Sign) {
         if !self.is_crowded(now) {
             (self.pause, self.step, self.strangers) = (FIRST_PAUSE, now + STEP, now as u32);
         }
-        (self.until, self.pressed) = (now + CROWDED_FOR, true);
+        self.until = now + CROWDED_FOR;
+        match sign {
+            Sign::Unread => self.unread = true,
+            Sign::Calls => self.calls = true,
+        }
     }
 
-    /// Whether it is crowded.
-    pub fn is_crowded(&self, now: Millis) -> bool {
+    /// Whether there was a sign of late.
+    pub fn is_pressed(&self, now: Millis) -> bool {
         now < self.until
+    }
+
+    /// Whether it is crowded: one client alone keeps nobody out, and may have all there is.
+    pub fn is_crowded(&self, now: Millis) -> bool {
+        self.is_pressed(now) && now < self.mixed
     }
 
     /// Whether the client proved that it is where it says.
@@ -112,6 +139,9 @@ impl Crowd {
     /// A request of `client` came. Whether it is let in; always, where it is not crowded.
     pub fn admit(&mut self, now: Millis, client: Client) -> bool {
         let at = now as u32;
+        if self.last.replace((client, now)).is_some_and(|(last, then)| last != client && now < then + CROWDED_FOR) {
+            self.mixed = now + CROWDED_FOR;
+        }
         if !self.is_crowded(now) {
             if let Some(place) = self.enter(now, client, false) {
                 place.last = at;
@@ -129,7 +159,7 @@ impl Crowd {
         if !take(next, at, pause) {
             return false;
         }
-        self.proved += u32::from(proved);
+        *(if proved { &mut self.proved } else { &mut self.let_in }) += 1;
         if let Some(place) = self.enter(now, client, false) {
             place.last = at;
         }
@@ -157,15 +187,17 @@ impl Crowd {
             return;
         }
         self.step = now + STEP;
+        let (unread, calls) = (std::mem::take(&mut self.unread), std::mem::take(&mut self.calls));
+        let changed = |pause: u32, shrinks: bool| match shrinks {
+            true => (pause * 3 / 2 + 1).min(LONGEST_PAUSE),
+            false => (pause - pause / 8).saturating_sub(1).max(1),
+        };
+        // What is dropped has to be read as well: where little is let in, that is what is too much, and no part makes it less.
+        let many = std::mem::take(&mut self.let_in) >= FEW;
+        self.pause = changed(self.pause, calls || unread && many);
         // They are no strangers, so it has to be they who are too many.
-        self.proved_pause = match std::mem::take(&mut self.proved) >= PROVED {
-            true if self.pressed => (self.proved_pause * 3 / 2 + 1).min(LONGEST_PAUSE),
-            _ => (self.proved_pause - self.proved_pause / 8).saturating_sub(1).max(1),
-        };
-        self.pause = match std::mem::take(&mut self.pressed) {
-            true => (self.pause * 3 / 2 + 1).min(LONGEST_PAUSE),
-            false => (self.pause - self.pause / 8).saturating_sub(1).max(1),
-        };
+        let many = std::mem::take(&mut self.proved) >= FEW;
+        self.proved_pause = changed(self.proved_pause, (calls || unread) && many);
     }
 
     /// The client's place; a new one in place of who is of least use there. `None` where all others are of more use.
@@ -256,7 +288,7 @@ mod tests {
         assert!(crowd.admit(now, client(1)) && crowd.admit(now + 2_000, client(1)));
         now += 2_000;
         let mut flood = |crowd: &mut Crowd, now| {
-            crowd.press(now);
+            crowd.press(now, Sign::Calls);
             (0..100).for_each(|_| {
                 made_up += 1;
                 crowd.admit(now, client(made_up));
@@ -279,25 +311,60 @@ mod tests {
         many.iter().for_each(|one| crowd.prove(now, *one));
         let mut others = 0;
         let mut flood = |crowd: &mut Crowd, now| {
-            crowd.press(now);
+            crowd.press(now, Sign::Calls);
             others += many.iter().skip(1).filter(|one| crowd.admit(now, **one)).count();
         };
         (0..3).for_each(|_| _ = let_in(&mut crowd, &mut now, many[0], &mut flood));
         assert!((1_000..15_000).contains(&others), "{others} of 57,000");
     }
 
+    /// Handlers do not get done what two ask for.
+    fn busy(crowd: &mut Crowd, now: Millis) {
+        crowd.press(now, Sign::Calls);
+        crowd.admit(now, client(999));
+    }
+
     #[test]
     fn parts_grow_again_and_in_the_end_nobody_is_kept_out() {
         let (mut crowd, mut now) = (Crowd::new(7), 10_000);
-        (0..20).for_each(|_| _ = let_in(&mut crowd, &mut now, client(1), |crowd, now| crowd.press(now)));
+        (0..20).for_each(|_| _ = let_in(&mut crowd, &mut now, client(1), busy));
         assert_eq!(crowd.pause, LONGEST_PAUSE);
-        let least = let_in(&mut crowd, &mut now, client(1), |crowd, now| crowd.press(now));
+        let least = let_in(&mut crowd, &mut now, client(1), busy);
         assert!(least <= 2, "{least}");
         (0..2).for_each(|_| _ = let_in(&mut crowd, &mut now, client(1), |_, _| ()));
         let more = let_in(&mut crowd, &mut now, client(1), |_, _| ());
         assert!(more > 20, "{more}");
         now += CROWDED_FOR;
         assert_eq!(let_in(&mut crowd, &mut now, client(1), |_, _| ()), 1000);
+    }
+
+    #[test]
+    fn who_is_alone_is_not_kept_out() {
+        let (mut crowd, mut now) = (Crowd::new(7), 10_000);
+        let alone = |crowd: &mut Crowd, now| {
+            crowd.press(now, Sign::Unread);
+            crowd.press(now, Sign::Calls);
+        };
+        (0..5).for_each(|_| assert_eq!(let_in(&mut crowd, &mut now, client(1), alone), 1000));
+        // Another one finds room at once, for it counts for itself only who came back.
+        assert!(crowd.admit(now, client(2)));
+        let beside = let_in(&mut crowd, &mut now, client(1), alone);
+        assert!(beside < 100, "{beside}");
+        assert!(crowd.admit(now, client(2)));
+        now += CROWDED_FOR;
+        (0..5).for_each(|_| assert_eq!(let_in(&mut crowd, &mut now, client(1), alone), 1000));
+    }
+
+    #[test]
+    fn parts_do_not_shrink_for_what_is_dropped() {
+        let (mut crowd, mut now) = (Crowd::new(7), 10_000);
+        let mut others = 0;
+        let mut flood = |crowd: &mut Crowd, now| {
+            crowd.press(now, Sign::Unread);
+            others += (0..20).filter(|n| crowd.admit(now, client(*n))).count();
+        };
+        (0..10).for_each(|_| _ = let_in(&mut crowd, &mut now, client(30), &mut flood));
+        assert!((10_000..30_000).contains(&others), "{others} of 200,000 in ten seconds");
     }
 
     #[test]

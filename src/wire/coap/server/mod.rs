@@ -7,7 +7,7 @@ mod serve;
 use std::hash::RandomState;
 
 use super::confirmables::{Confirmables, Overdue, Transmission};
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Sign};
 use super::duplicates::{Duplicates, Fingerprint, Seen};
 use super::echo::Echo;
 use super::message::{self, Code, Kind, Malformed, Message, Token};
@@ -154,7 +154,7 @@ impl Server {
         let mut scene = Scene { now, out };
         let peer = &datagram.from;
         // Before anything is read but the header: there may be more of them than can be looked at.
-        if asks(datagram.bytes, self.crowd.is_crowded(now))
+        if asks(datagram.bytes, self.crowd.is_pressed(now))
             && !self.crowd.admit(now, peer.client())
             && !self.is_let_in_late(&mut scene, datagram)
         {
@@ -202,7 +202,7 @@ impl Server {
 
     /// More comes than can be answered: the owner cannot read all of it.
     pub fn press(&mut self, now: Millis) {
-        self.crowd.press(now);
+        self.crowd.press(now, Sign::Unread);
     }
 
     /// A request for which there is no room: it was let in if it proves its address. One that is confirmable is asked to.

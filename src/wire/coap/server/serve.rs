@@ -194,7 +194,7 @@ impl Server {
         let mut client = origin.peer.client();
         // Many calls at work are more than handlers get done.
         if self.open.len() >= self.config.exchanges / 4 {
-            self.crowd.press(scene.now);
+            self.crowd.press(scene.now, Sign::Calls);
         }
         let stranger = self.crowd.is_crowded(scene.now) && !self.crowd.is_proved(client);
         if stranger {

@@ -124,8 +124,9 @@ fn press(w: &mut World, from: std::ops::Range<u16>) -> Vec<Job> {
 fn while_it_is_crowded_addresses_that_were_never_heard_share_one_part_and_non_confirmable_ones_get_no_answer() {
     let mut w = World::new(Config::default());
     let jobs = press(&mut w, 0..1000);
-    assert!((1..=4).contains(&jobs.len()), "{}", jobs.len());
-    assert!(jobs.iter().all(|job| job.client() == Some(Client::STRANGERS)));
+    // The first one was alone.
+    assert!((2..=5).contains(&jobs.len()), "{}", jobs.len());
+    assert!(jobs.iter().skip(1).all(|job| job.client() == Some(Client::STRANGERS)));
     for n in 0..1000 {
         assert!(w.feed(other(n), &request(Kind::Non, Code::GET, n, "f", &[], b"")).is_none());
         assert!(w.feed(other(n), b"\x40\x00\x12\x34").is_none());
