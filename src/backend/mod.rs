@@ -6,6 +6,7 @@
 pub mod docker;
 pub mod front_door;
 pub mod process;
+mod progress;
 pub mod resident;
 
 use std::fmt;
@@ -13,6 +14,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::SystemTime;
+
+pub use progress::{Progress, Seen};
 
 use crate::function::{Deployment, Name};
 use crate::net::Address;
@@ -100,11 +103,13 @@ pub trait Backend: Send + Sync {
     /// `docker` or `process`.
     fn name(&self) -> &'static str;
 
-    /// Makes ready, once a deployment, what all its handlers share: the runtime, and the function's dependencies.
+    /// Makes ready, once a deployment, what all its handlers share: the runtime, and the function's dependencies. Who waits is told
+    /// by `progress`.
     ///
     /// # Errors
     /// With the tail of the installation's log where that failed. Leaves nothing behind then.
-    fn prepare<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>>;
+    fn prepare<'a>(&'a self, deployment: &'a Deployment, progress: &'a Progress)
+    -> Boxed<'a, Result<(), BackendError>>;
 
     /// Starts one more handler of a prepared deployment. Returns when it is started, not when it is healthy.
     ///

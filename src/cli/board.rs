@@ -16,6 +16,7 @@ const HERE: &str = "127.0.0.1";
 const VARIABLE: &str = "TINYFAAS_HOST";
 
 /// A server.
+#[derive(Clone)]
 pub(super) struct Board {
     /// A name or an IP address.
     pub(super) host: String,

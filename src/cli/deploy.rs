@@ -11,7 +11,7 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::board::Board;
 #[cfg(feature = "assist")]
@@ -22,7 +22,7 @@ use super::error::ErrorKind;
 use super::http_client::Body;
 #[cfg(feature = "assist")]
 use super::output::tell;
-use super::output::{Progress, print, print_json};
+use super::output::{Ask, Progress, Told, harmless, print, print_json};
 use crate::function::{Name, Runtime};
 use crate::limits::{self, Idle};
 use crate::pack;
@@ -261,7 +261,8 @@ impl Deploy {
             (Some(dir), None, None) if self.subfolder.is_none() => {
                 let (name, runtime, package) = self.read(dir)?;
                 let about = self.about(&name, runtime, None)?;
-                (name, runtime, "/upload", upload(about, package, Arc::clone(&progress)))
+                let body = upload(about, package, Arc::clone(&progress), ask(board, &name));
+                (name, runtime, "/upload", body)
             }
             (None, None, Some(_)) if self.subfolder.is_none() => {
                 if self.env.is_some_and(|env| env != Runtime::IMAGE) {
@@ -288,7 +289,7 @@ impl Deploy {
             }
         };
         if let Body::Bytes(_) = body {
-            progress.wait(WAITING);
+            progress.wait(WAITING, ask(board, &name));
         }
         let answer = board.ask("POST", target, body).and_then(|mut answer| answer.whole());
         progress.end();
@@ -350,7 +351,7 @@ impl Deploy {
 }
 
 /// The body of an upload: the zip comes last, so that the server can refuse the rest before it.
-fn upload(mut about: String, package: Package, progress: Arc<Progress>) -> Body {
+fn upload(mut about: String, package: Package, progress: Arc<Progress>, ask: Ask) -> Body {
     about.truncate(about.len() - 1);
     Body::Chunked(Box::new(move |out| {
         let mut out = Counted { out, sent: 0, progress: &progress };
@@ -364,9 +365,32 @@ fn upload(mut about: String, package: Package, progress: Arc<Progress>) -> Body 
         base64.finish()?;
         drop(base64);
         out.write_all(b"\"}")?;
-        progress.wait(WAITING);
+        progress.wait(WAITING, ask);
         Ok(())
     }))
+}
+
+/// What `GET /functions/NAME/deployment` tells.
+#[derive(Deserialize)]
+struct Stage {
+    step: String,
+    lines: u64,
+    log: Vec<String>,
+}
+
+/// Asks the server how far the deployment of `name` is. The original's knows no such path, which is no error.
+fn ask(board: &Board, name: &Name) -> Ask {
+    let (board, target, mut seen) = (board.clone(), format!("/functions/{name}/deployment"), 0);
+    Box::new(move || {
+        let answer = board.ask("GET", &target, Body::None).and_then(|mut answer| answer.whole()).ok()?;
+        let stage: Stage = serde_json::from_slice(&answer).ok()?;
+        let new = usize::try_from(stage.lines.saturating_sub(seen)).unwrap_or(usize::MAX);
+        seen = stage.lines;
+        let known = stage.log.len();
+        let missed = (new > known).then(|| format!("[{} lines]", new - known));
+        let lines = stage.log.iter().skip(known.saturating_sub(new)).map(|line| harmless(line.as_bytes()));
+        Some(Told { step: harmless(stage.step.as_bytes()), lines: missed.into_iter().chain(lines).collect() })
+    })
 }
 
 /// Counts what goes through, and shows it.

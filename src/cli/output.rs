@@ -91,6 +91,17 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     out
 }
 
+/// How far what is waited for is, by who does it.
+pub(super) struct Told {
+    /// What is done now.
+    pub(super) step: String,
+    /// What is to be shown above it, and stays.
+    pub(super) lines: Vec<String>,
+}
+
+/// Asks for it; `None` where nothing is known.
+pub(super) type Ask = Box<dyn FnMut() -> Option<Told> + Send>;
+
 /// A line on a terminal that says how far something is.
 pub(super) struct Progress {
     shown: bool,
@@ -126,8 +137,8 @@ impl Progress {
         }
     }
 
-    /// Shows what is waited for from now on, and how long already, until the end.
-    pub(super) fn wait(self: &Arc<Self>, what: &'static str) {
+    /// Shows what is waited for from now on, and how long already, until the end; what `ask` tells instead, each second.
+    pub(super) fn wait(self: &Arc<Self>, what: &'static str, mut ask: Ask) {
         if !self.shown {
             return;
         }
@@ -135,11 +146,19 @@ impl Progress {
         let progress = Arc::clone(self);
         let begin = Instant::now();
         let count = move || {
+            let mut step = what.to_owned();
             let mut ended = progress.ended.lock().unwrap_or_else(PoisonError::into_inner);
             while !*ended {
-                progress.show(&format!("{what}, {} s", begin.elapsed().as_secs()));
+                progress.show(&format!("{step}, {} s", begin.elapsed().as_secs()));
                 let wait = progress.changed.wait_timeout(ended, SECOND);
-                ended = wait.unwrap_or_else(PoisonError::into_inner).0;
+                drop(wait.unwrap_or_else(PoisonError::into_inner).0);
+                let told = ask();
+                // What is over is not shown any more.
+                ended = progress.ended.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(told) = told.filter(|_| !*ended) {
+                    told.lines.iter().for_each(|line| progress.show(&format!("{line}\n")));
+                    step = told.step;
+                }
             }
         };
         // Without a thread nothing is counted, which is no error.

@@ -11,11 +11,13 @@ mod left;
 mod restore;
 mod start;
 mod supervise;
+mod work;
 
 pub use active::{Active, HandlerStatus, State};
 pub use error::DeployError;
 use left::Left;
 pub use restore::Stored;
+use work::{Busy, Work};
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -31,7 +33,7 @@ use async_executor::{StaticExecutor, Task};
 use async_lock::Semaphore;
 use event_listener::{Event, EventListener};
 
-use crate::backend::{Backend, BackendError, Lines, LogLine};
+use crate::backend::{Backend, BackendError, Lines, LogLine, Progress};
 use crate::dispatch::{Dispatch, Handler};
 use crate::function::{Deployment, Name, Origin};
 use crate::runtimes;
@@ -68,8 +70,8 @@ pub struct Deployer {
     /// For handlers that are started again: not those of deployments, which may wait long for an installation.
     starts: Semaphore,
     active: Mutex<BTreeMap<Name, Arc<Active>>>,
-    /// Names that are being deployed or deleted, with the digest of the version that is being made ready.
-    busy: Mutex<HashMap<Name, String>>,
+    /// Names that are being deployed or deleted.
+    busy: Mutex<HashMap<Name, Work>>,
     /// Told of handlers that take calls.
     started: Event,
     /// Versions that drain.
@@ -84,12 +86,6 @@ pub struct Deployer {
     /// What could not be removed, and who removes it.
     left: (async_channel::Sender<Left>, async_channel::Receiver<Left>),
     tidying: Mutex<Option<Task<()>>>,
-}
-
-/// Keeps a name to one deployment, deletion or restoration at a time.
-struct Busy<'d> {
-    deployer: &'d Deployer,
-    name: Name,
 }
 
 impl Deployer {
@@ -144,11 +140,15 @@ impl Deployer {
         if request.origin == Origin::Folder {
             self.provisionable(&request.name)?;
         }
+        let progress = Progress::new("wait for other deployments");
+        self.work(&request.name, |work| work.progress = Some(progress.clone()));
         let _slot = self.slots.acquire().await;
+        progress.step("check of the archive");
         let (spool, mut deployment) = self.check(request, spool).await?;
         let (name, digest) = (deployment.name.clone(), deployment.digest.clone());
         self.preparing(&name, digest.clone());
-        self.backend.prepare(&deployment).await?;
+        self.backend.prepare(&deployment, &progress).await?;
+        progress.step("start of handlers");
         let handlers = match self.start_all(&deployment).await {
             Ok(handlers) => handlers,
             Err(e) => {
@@ -423,12 +423,7 @@ impl Deployer {
     /// Whether this very version is what is deployed under its name, or about to be.
     fn is_wanted(&self, deployment: &Deployment) -> bool {
         let active = self.get(&deployment.name).is_some_and(|active| active.deployment().digest == deployment.digest);
-        active || lock(&self.busy).get(&deployment.name).is_some_and(|digest| *digest == deployment.digest)
-    }
-
-    /// Says which version of a busy name is being made ready: none where `digest` is empty.
-    fn preparing(&self, name: &Name, digest: String) {
-        lock(&self.busy).insert(name.clone(), digest);
+        active || lock(&self.busy).get(&deployment.name).is_some_and(|work| work.digest == deployment.digest)
     }
 
     async fn join(tasks: &Mutex<Vec<Task<()>>>) {
@@ -459,23 +454,8 @@ impl Deployer {
         *lock(&self.bounds)
     }
 
-    fn take_name(&self, name: &Name) -> Result<Busy<'_>, DeployError> {
-        if lock(&self.busy).contains_key(name) {
-            let text = format!("{name} is being deployed, deleted or restored right now: try again when that is done");
-            return Err(DeployError::new(409, text));
-        }
-        self.preparing(name, String::new());
-        Ok(Busy { deployer: self, name: name.clone() })
-    }
-
     fn active(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<Active>>> {
         lock(&self.active)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        lock(&self.deployer.busy).remove(&self.name);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_lite::FutureExt;
 
 use super::{Active, DeployError, Deployer};
+use crate::backend::Progress;
 use crate::dispatch::{Function, Handler};
 use crate::reactor::Timer;
 use crate::shutdown::Shutdown;
@@ -147,7 +148,7 @@ impl Deployer {
             let _one = active.preparing.lock().await;
             // Sixty functions that come back at once would be too much for a board.
             let _start = self.starts.acquire().await;
-            self.backend.prepare(deployment).await?;
+            self.backend.prepare(deployment, &Progress::default()).await?;
             self.backend.start(deployment).await?
         };
         match self.healthy(&started, deployment).await {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_lite::future;
 
 use super::*;
-use crate::backend::{BackendErrorKind, Boxed, Found, Lines, Started};
+use crate::backend::{BackendErrorKind, Boxed, Found, Lines, Progress, Started};
 use crate::buffers::Buffers;
 use crate::call::{Body, Call, Failure, Method, Protocol};
 use crate::call_id::CallId;
@@ -90,7 +90,7 @@ impl Backend for Played {
         "played"
     }
 
-    fn prepare<'a>(&'a self, _: &'a Deployment) -> Boxed<'a, Result<(), BackendError>> {
+    fn prepare<'a>(&'a self, _: &'a Deployment, _: &'a Progress) -> Boxed<'a, Result<(), BackendError>> {
         Box::pin(async { Ok(()) })
     }
 

@@ -1,9 +1,11 @@
-//! `GET /functions` and `GET /functions/NAME`: what is deployed and how it is, as JSON.
+//! `GET /functions` and `GET /functions/NAME`: what is deployed and how it is, as JSON; `GET /functions/NAME/deployment`: how far
+//! that is.
 //!
 //! Of environment variables only the keys are shown: the values are secrets.
 
 use serde::Serialize;
 
+use crate::backend::Seen;
 use crate::deploy::{Active, HandlerStatus};
 use crate::function::Limits;
 use crate::quantity;
@@ -77,6 +79,25 @@ pub(super) fn object(active: &Active, networked: bool) -> Vec<u8> {
     };
     // A struct of numbers and strings always becomes JSON.
     serde_json::to_vec(&shown).unwrap_or_default()
+}
+
+/// A deployment's JSON object.
+pub(super) fn deployment(seen: &Seen) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        step: &'a str,
+        /// Since it began.
+        seconds: u64,
+        /// How many lines of a log there were.
+        lines: u64,
+        /// The last ones of them.
+        log: &'a [Box<str>],
+    }
+    let Seen { since, step, count, lines } = seen;
+    let mut text = serde_json::to_vec(&Shown { step, seconds: since.as_secs(), lines: *count, log: lines });
+    // A struct of numbers and strings always becomes JSON.
+    text.iter_mut().for_each(|text| text.push(b'\n'));
+    text.unwrap_or_default()
 }
 
 impl ShownLimits {

@@ -230,6 +230,16 @@ impl Management {
         }
     }
 
+    /// How far the deployment of that name is.
+    async fn deployment(&self, name: &str, respond: Responder<'_>) -> io::Result<()> {
+        let unknown = |name| DeployError::new(404, format!("{name} is not being deployed right now"));
+        let seen = Name::parse(name).map_err(bad);
+        match seen.and_then(|name| self.deployer.progress(&name).ok_or_else(|| unknown(name))) {
+            Ok(seen) => respond.whole(200, &content_type(JSON), &functions::deployment(&seen)).await,
+            Err(e) => refuse(respond, &e).await,
+        }
+    }
+
     /// One line an enabled front door.
     fn urls(&self, head: &Head, name: &Name) -> String {
         let called = head.headers.get_str("host").map_or("localhost", host_of);
@@ -284,6 +294,7 @@ impl Service for Management {
             }
             #[cfg(feature = "page")]
             Route::Page => return page::send(&head, respond).await,
+            Route::Deployment(name) => return self.deployment(name, respond).await,
             Route::Call(name, path) => return self.call((name, path, query), &head, &mut body, respond).await,
             Route::Function(name) => match head.method.as_str() {
                 "PUT" => return self.put(name, query, &head, &mut body, respond).await,

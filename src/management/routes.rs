@@ -22,13 +22,15 @@ pub(super) enum Route<'t> {
     Page,
     /// One function, by the name as it was sent.
     Function(&'t str),
+    /// How far the deployment of that name is.
+    Deployment(&'t str),
     /// A call of the function of that name, and what follows in the path.
     Call(&'t str, &'t str),
 }
 
 /// What is said where there is no such path.
 pub(super) const NO_SUCH_PATH: &str = "no such path: POST /upload, /uploadURL, /delete, /wipe, GET /list, /logs, /functions, \
-     /errors, /metrics, /healthz, /readyz, GET, PUT, DELETE /functions/NAME, or POST /functions/NAME/call; GET /openapi.json describes them";
+     /errors, /metrics, /healthz, /readyz, GET, PUT, DELETE /functions/NAME, GET /functions/NAME/deployment, or POST /functions/NAME/call; GET /openapi.json describes them";
 
 impl<'t> Route<'t> {
     /// The route of a path; `None` where there is none.
@@ -50,6 +52,9 @@ impl<'t> Route<'t> {
             "/" => Self::Page,
             _ => {
                 let name = path.strip_prefix("/functions/")?;
+                if let Some(name) = name.strip_suffix("/deployment").filter(|name| !name.contains('/')) {
+                    return Some(Self::Deployment(name));
+                }
                 let call = name.split_once('/').and_then(|(name, rest)| Some((name, rest.strip_prefix("call")?)));
                 match call {
                     Some((name, rest)) if rest.is_empty() || rest.starts_with('/') => Self::Call(name, rest),
@@ -95,6 +100,8 @@ mod tests {
         assert_eq!(Route::of("/functions/f/call"), Some(Route::Call("f", "")));
         assert_eq!(Route::of("/functions/f/call/a/b"), Some(Route::Call("f", "/a/b")));
         assert_eq!(Route::of("/functions/f/calls"), Some(Route::Function("f/calls")));
+        assert_eq!(Route::of("/functions/f/deployment"), Some(Route::Deployment("f")));
+        assert_eq!(Route::of("/functions/f/call/deployment"), Some(Route::Call("f", "/deployment")));
         assert_eq!(Route::of("/").is_some(), cfg!(feature = "page"));
         for nowhere in ["", "/uploads", "/functionsf", "functions"] {
             assert_eq!(Route::of(nowhere), None, "{nowhere}");

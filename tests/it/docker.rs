@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use async_executor::StaticExecutor;
 use futures_lite::FutureExt;
 use tinyfaas::backend::docker::{self, Config, Docker, EngineAddress, Network, Reach};
-use tinyfaas::backend::{Backend, BackendErrorKind, Lines, LogLine, Started};
+use tinyfaas::backend::{Backend, BackendErrorKind, Lines, LogLine, Progress, Started};
 use tinyfaas::function::{Deployment, Limits, Name, Origin, Runtime};
 use tinyfaas::net::Address;
 use tinyfaas::reactor::Timer;

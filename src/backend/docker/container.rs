@@ -19,7 +19,7 @@ use super::ask::{Container, filtered};
 use super::engine::{Fault, one_line};
 use super::whole::whole;
 use super::{Config, Inner, Network, Reach, cgroup, files, image, labels, network, transport};
-use crate::backend::{BackendError, BackendErrorKind, Started, front_door};
+use crate::backend::{BackendError, BackendErrorKind, Progress, Started, front_door};
 use crate::function::Deployment;
 use crate::net::Address;
 
@@ -107,7 +107,7 @@ async fn attempt(inner: &Arc<Inner>, deployment: &Deployment, name: &str) -> Res
     let id = match create(inner, deployment, name).await {
         // Somebody removed the image since it was prepared.
         Err(Failed::NoImage(_)) => {
-            image::prepare(inner, deployment).await?;
+            image::prepare(inner, deployment, &Progress::default()).await?;
             create(inner, deployment, name).await.map_err(BackendError::from)?
         }
         other => other?,

@@ -14,7 +14,7 @@ use super::engine::{Fault, one_line};
 use super::files::{self, Pipe};
 use super::logs::Tail;
 use super::{Config, Inner, Network, elf, install, labels, network};
-use crate::backend::{BackendError, BackendErrorKind};
+use crate::backend::{BackendError, BackendErrorKind, Progress};
 use crate::function::{Deployment, Runtime};
 use crate::runtimes::{Content, Spec, spec};
 
@@ -47,13 +47,17 @@ pub async fn source(inner: &Inner, deployment: &Deployment) -> Result<Source, Ba
 ///
 /// # Errors
 /// With the log's tail where a build or an installation failed.
-pub async fn prepare(inner: &Arc<Inner>, deployment: &Deployment) -> Result<(), BackendError> {
+pub async fn prepare(inner: &Arc<Inner>, deployment: &Deployment, progress: &Progress) -> Result<(), BackendError> {
     if let Some(image) = &deployment.image {
-        return if exists(inner, image).await? { Ok(()) } else { pull(inner, image).await };
+        if exists(inner, image).await? {
+            return Ok(());
+        }
+        progress.step("pull of the image");
+        return pull(inner, image).await;
     }
-    let runtime = ensure_runtime(inner, deployment.runtime).await?;
+    let runtime = ensure_runtime(inner, deployment.runtime, progress).await?;
     if install::needed(inner, deployment).await? && !exists(inner, &function_tag(&inner.config, deployment)).await? {
-        install::run(inner, deployment, &runtime).await?;
+        install::run(inner, deployment, &runtime, progress).await?;
     }
     Ok(())
 }
@@ -182,7 +186,7 @@ fn hash(spec: &Spec, base: &str, executable: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// With the log's tail where the build failed; with what to do where an image that the operator named is absent.
-pub async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, BackendError> {
+pub async fn ensure_runtime(inner: &Inner, runtime: Runtime, progress: &Progress) -> Result<String, BackendError> {
     let tag = runtime_tag(inner, runtime).await?;
     if spec(runtime).is_ok_and(|spec| spec.runs) && !exists(inner, &tag).await? {
         network::ensure(inner).await?;
@@ -200,7 +204,8 @@ pub async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, B
     }
     let base = inner.config.base(runtime).unwrap_or(known(runtime)?.base).to_string();
     log::info!("building the image {tag} for {runtime} from {base}");
-    if let Err(e) = build(inner, runtime, &tag, &base).await {
+    progress.step(format!("build of the image of {runtime}"));
+    if let Err(e) = build(inner, runtime, &tag, &base, progress).await {
         if e.kind == BackendErrorKind::Engine && !exists(inner, &base).await? {
             return Err(engine_error(format!(
                 "the base image {base} for {runtime} is not on the engine and cannot be pulled: load it \
@@ -213,7 +218,13 @@ pub async fn ensure_runtime(inner: &Inner, runtime: Runtime) -> Result<String, B
     Ok(tag)
 }
 
-async fn build(inner: &Inner, runtime: Runtime, tag: &str, base: &str) -> Result<(), BackendError> {
+async fn build(
+    inner: &Inner,
+    runtime: Runtime,
+    tag: &str,
+    base: &str,
+    progress: &Progress,
+) -> Result<(), BackendError> {
     let (spec, executable) = (known(runtime)?, inner.config.executable.clone());
     let mut marks = labels::of_instance(&inner.config);
     marks.insert(labels::RUNTIME.into(), runtime.name().into());
@@ -244,6 +255,7 @@ async fn build(inner: &Inner, runtime: Runtime, tag: &str, base: &str) -> Result
             while let Some(item) = items.next(inner.config.transfer_timeout).await? {
                 if let Some(text) = item.stream {
                     log.push(text.as_bytes());
+                    progress.write(text.as_bytes());
                 }
                 if let Some(error) = item.error_detail {
                     let message = one_line(&error.message.unwrap_or_default());

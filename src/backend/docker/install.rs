@@ -12,7 +12,7 @@ use super::logs::{self, Tail};
 use super::watch::{self, Exit};
 use super::whole::whole;
 use super::{Inner, Network, ask, files, labels, network};
-use crate::backend::{BackendError, BackendErrorKind, Boxed, Lines, LogLine};
+use crate::backend::{BackendError, BackendErrorKind, Boxed, Lines, LogLine, Progress};
 use crate::function::Deployment;
 use crate::reactor::Timer;
 use crate::runtimes::{Dependencies, HANDLER_DIR};
@@ -48,13 +48,20 @@ pub async fn needed(inner: &Inner, deployment: &Deployment) -> Result<bool, Back
 ///
 /// # Errors
 /// With the tail of the installer's log where it failed. Nothing is left then.
-pub async fn run(inner: &Arc<Inner>, deployment: &Deployment, base: &str) -> Result<(), BackendError> {
+pub async fn run(
+    inner: &Arc<Inner>,
+    deployment: &Deployment,
+    base: &str,
+    progress: &Progress,
+) -> Result<(), BackendError> {
     let Some(declaration) = &image::known(deployment.runtime)?.dependencies else { return Ok(()) };
     log::info!("{} for {}, as {} asks for", declaration.what, deployment.name, declaration.file);
+    progress.step(declaration.what);
     let (owned, deployment, base) = (Arc::clone(inner), deployment.clone(), base.to_string());
+    let progress = progress.clone();
     let work = async move {
         let name = format!("tinyfaas-install-{}-{:08x}", deployment.name, fastrand::u32(..));
-        let result = attempt(&owned, &deployment, &base, &name, declaration).await;
+        let result = attempt(&owned, &deployment, &base, &name, declaration, &progress).await;
         container::give_up(&owned, &name).await;
         result
     };
@@ -75,6 +82,7 @@ async fn attempt(
     base: &str,
     name: &str,
     how: &Dependencies,
+    progress: &Progress,
 ) -> Result<String, BackendError> {
     let owner = Owner::of_handlers();
     network::ensure(inner).await?;
@@ -83,7 +91,7 @@ async fn attempt(
     match inner.call(Box::pin(create())).await {
         // The runtime's image is one for all instances, and one of them was cleaned up just now.
         Err(fault) if fault.is(404) => {
-            image::ensure_runtime(inner, deployment.runtime).await?;
+            image::ensure_runtime(inner, deployment.runtime, progress).await?;
             inner.call(Box::pin(create())).await?;
         }
         other => drop(other?),
@@ -95,7 +103,14 @@ async fn attempt(
         Timer::after(limit).await;
         None
     };
-    match async { Some(watch::exited(inner, name).await) }.or(late).await {
+    let log = |sender| -> Boxed<'_, ()> {
+        // What it says matters less than how it ends.
+        Box::pin(
+            async move { drop(logs::send(inner, name, Lines { follow: true, ..Lines::default() }, &sender).await) },
+        )
+    };
+    let ended = async { Some(watch::exited(inner, name).await) };
+    match progress.beside(log, ended.or(late)).await {
         Some(Exit { status: Some(0), .. }) => commit(inner, deployment, base, name).await,
         Some(exit) => Err(failed(inner, name, &format!("the {} failed: {exit}", how.what)).await),
         None => Err(failed(inner, name, &format!("the {} took longer than {limit:?}", how.what)).await),

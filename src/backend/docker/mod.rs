@@ -24,7 +24,7 @@ use bollard::errors::Error;
 use serde::de::DeserializeOwned;
 
 use super::front_door::FrontDoor;
-use super::{Backend, BackendError, Boxed, Found, Lines, LogLine, Started};
+use super::{Backend, BackendError, Boxed, Found, Lines, LogLine, Progress, Started};
 use crate::function::{Deployment, Runtime};
 use crate::wire::zip;
 use crate::worker::Workers;
@@ -321,8 +321,12 @@ impl Backend for Docker {
         "docker"
     }
 
-    fn prepare<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>> {
-        Box::pin(image::prepare(&self.inner, deployment))
+    fn prepare<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: &'a Progress,
+    ) -> Boxed<'a, Result<(), BackendError>> {
+        Box::pin(image::prepare(&self.inner, deployment, progress))
     }
 
     fn start<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<Started, BackendError>> {

@@ -10,6 +10,7 @@ mod calls;
 mod cgroup;
 mod child;
 mod files;
+mod install;
 pub mod jail;
 mod log;
 mod program;
@@ -26,7 +27,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
-use futures_lite::FutureExt;
 
 use self::cgroup::Cgroups;
 use self::child::{Child, OWN_EXECUTABLE, Plan, find_program};
@@ -35,10 +35,9 @@ use self::jail::Jail;
 use self::program::{dependencies, host, write_program};
 use self::scratch::Scratch;
 use super::front_door::{self, FrontDoor};
-use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, Lines, LogLine, Started};
+use super::{Backend, BackendError, BackendErrorKind, Boxed, Found, Lines, LogLine, Progress, Started};
 use crate::function::{Deployment, Name, Runtime};
 use crate::net::Address;
-use crate::reactor::Timer;
 use crate::runtimes::{self, Host};
 use crate::store::archive_len;
 use crate::unpack::Unpack;
@@ -47,8 +46,6 @@ use crate::worker::Workers;
 
 /// Longest path of a unix socket (`sun_path` of unix(7), with its NUL).
 const MAX_SOCKET_PATH: usize = 107;
-/// Lines of an installation's log that its error returns.
-const INSTALL_LOG: usize = 40;
 /// What handlers find programs with.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -125,7 +122,7 @@ impl Process {
         Ok(Self { config, executor, workers, is_root, scratch, cgroups, children, users })
     }
 
-    async fn prepare_files(&self, deployment: &Deployment) -> Result<(), BackendError> {
+    async fn prepare_files(&self, deployment: &Deployment, progress: &Progress) -> Result<(), BackendError> {
         self.program(host(deployment)?, deployment.runtime)?;
         let dir = self.function_dir(deployment);
         if dir.exists() {
@@ -135,7 +132,7 @@ impl Process {
         let new = dir.with_extension("new");
         let made = self.unpack(deployment, &new).await;
         let installed = match made {
-            Ok(true) => self.install(deployment, &new).await,
+            Ok(true) => self.install(deployment, &new, progress).await,
             Ok(false) => Ok(()),
             Err(e) => Err(e),
         };
@@ -169,74 +166,6 @@ impl Process {
                 BackendError { kind: BackendErrorKind::Function, text }
             }
         })
-    }
-
-    async fn install(&self, deployment: &Deployment, dir: &Path) -> Result<(), BackendError> {
-        let Some(dependencies) = dependencies(deployment) else { return Ok(()) };
-        self.own(dir, deployment, true)?;
-        let id = format!("install-{:08x}", fastrand::u32(..));
-        let scratch = self.scratch.make(&id, self.user(&deployment.name));
-        let scratch = scratch.map_err(|e| engine(format!("cannot make a folder for {}: {e}", dependencies.file)))?;
-        let result = self.install_with(deployment, dir, dependencies, &scratch).await;
-        self.remove(scratch).await;
-        result
-    }
-
-    async fn install_with(
-        &self,
-        deployment: &Deployment,
-        dir: &Path,
-        dependencies: &runtimes::Dependencies,
-        scratch: &Path,
-    ) -> Result<(), BackendError> {
-        let cache = dir.join(".cache");
-        let cache_text = cache.to_string_lossy();
-        let folder = self.config.run_dir.join(deployment.runtime.name());
-        let folder_text = folder.to_string_lossy();
-        let mut words = dependencies.command(&cache_text, &folder_text);
-        let program = words.next().unwrap_or_default();
-        let found = find_program(&program).ok_or_else(|| {
-            engine(format!("{program} is not installed on this machine: {} needs it", dependencies.file))
-        })?;
-        let mut paths = self.paths(&found, &[&folder], &[dir, scratch]);
-        let command = std::iter::once(found.into()).chain(words.map(OsString::from)).collect();
-        let mut env = base_env(scratch);
-        // How packages are reached is the machine's business: its settings for it hold here, and only here.
-        for (key, value) in std::env::vars_os().filter(|(key, _)| is_package_setting(&key.to_string_lossy())) {
-            // The files that they name as well.
-            let words = value.to_string_lossy();
-            let files = words.split_whitespace().map(|word| word.strip_prefix("file://").unwrap_or(word));
-            paths.read.extend(files.filter(|word| word.starts_with('/')).map(str::to_owned));
-            env.push((key, value));
-        }
-        let hardened = self.config.hardened;
-        let jail = Jail { parent: std::process::id(), pids: 0, memory: 0, hardened, network: true, paths };
-        let user = self.user(&deployment.name);
-        let plan = Plan { command, dir: dir.to_owned(), env, jail, user, cgroup: None };
-        let child = Child::start(plan, self.executor).map_err(|e| engine(format!("cannot start {program}: {e}")))?;
-        let ended = async { Some(child.ended().await) };
-        let late = async {
-            Timer::after(self.config.install_timeout).await;
-            None
-        };
-        let why = match ended.or(late).await {
-            Some(exit) if exit.success => {
-                let _ = fs::remove_dir_all(&cache);
-                return Ok(());
-            }
-            Some(exit) => exit.text,
-            None => {
-                child.stop().await;
-                format!("not done within {} s", self.config.install_timeout.as_secs())
-            }
-        };
-        let mut text =
-            format!("the {} that {} asks for failed ({program}: {why})", dependencies.what, dependencies.file);
-        for line in child.log().last(INSTALL_LOG) {
-            text.push('\n');
-            text.push_str(&String::from_utf8_lossy(&line.text));
-        }
-        Err(BackendError { kind: BackendErrorKind::Function, text })
     }
 
     fn start_handler(&self, deployment: &Deployment) -> Result<Started, BackendError> {
@@ -380,8 +309,12 @@ impl Backend for Process {
         "process"
     }
 
-    fn prepare<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<(), BackendError>> {
-        Box::pin(self.prepare_files(deployment))
+    fn prepare<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+        progress: &'a Progress,
+    ) -> Boxed<'a, Result<(), BackendError>> {
+        Box::pin(self.prepare_files(deployment, progress))
     }
 
     fn start<'a>(&'a self, deployment: &'a Deployment) -> Boxed<'a, Result<Started, BackendError>> {
@@ -487,10 +420,4 @@ fn tell_what_is_open(run_dir: &Path, is_root: bool) {
         let dir = run_dir.display();
         ::log::warn!("handlers may read all that their user may in {dir}: name a --state-dir outside of /usr and /opt");
     }
-}
-
-fn is_package_setting(key: &str) -> bool {
-    let upper = key.to_ascii_uppercase();
-    ["PIP_", "NPM_CONFIG_"].iter().any(|prefix| upper.starts_with(prefix))
-        || ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"].contains(&upper.as_str())
 }

@@ -229,17 +229,27 @@ async function deploy(event) {
   }
   button.disabled = true;
   told(place, $('told'), `deploying ${name} …`);
+  let done = false;
+  const stage = setInterval(async () => {
+    try {
+      const { step, log } = await (await ask(`functions/${name}/deployment`)).json();
+      if (!done) told(place, $('told'), [`deploying ${name}: ${step} …`, ...log.slice(-8)].join('\n'));
+    } catch { /* It has not begun yet, or is over. */ }
+  }, 1000);
   try {
     const body = isArchive(chosen) ? chosen[0].file : tar(chosen);
     const answer = await ask(`functions/${name}?${query}`, { method: 'PUT', body });
     const urls = await answer.text();
+    done = true;
     event.target.reset();
     choose([]);
     told(place, $('told'), `${name} was deployed.\n${urls}`, 'good');
     say($('gone'), '');
   } catch (e) {
+    done = true;
     told(place, $('told'), e instanceof Refused ? e.message : `${e.message}; files that were changed have to be chosen again`, 'bad');
   } finally {
+    clearInterval(stage);
     button.disabled = false;
   }
   look();

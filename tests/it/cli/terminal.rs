@@ -1,6 +1,7 @@
 //! What is different on a terminal: a pseudoterminal of Python's is one.
 
 use super::*;
+use crate::board::{Backend, Board, TempDir};
 
 /// Runs the program on a terminal of 24 rows and `columns` columns; gives what it showed there, and its exit code.
 const ON_A_TERMINAL: &str = r"
@@ -79,4 +80,38 @@ fn who_waits_on_a_terminal_sees_that_it_goes_on_and_others_do_not() {
     let (code, shown) = on_a_terminal("80", None, &["deploy", &folder.arg(), "--json", "--host", &host]);
     let expected = "{\"name\":\"hello\",\"env\":\"python3\",\"urls\":[\"http://127.0.0.1/hello\"]}\n";
     assert_eq!((code, shown.as_str()), (DONE, expected));
+}
+
+#[test]
+fn who_waits_for_an_installation_sees_what_it_writes() {
+    let description = r#"{
+  "base": "tinyfaas-test/binary",
+  "files": ["tinyfaas"],
+  "entries": ["fn.sh"],
+  "install": {"file": "words", "command": ["sh", "-c", "while read word; do echo $word; sleep 2; done <words"], "what": "reading"},
+  "process": {"program": "sh", "command": ["{self}", "handler", "{program}", "fn.sh"]}
+}"#;
+    let dockerfile = "ARG BASE\nFROM ${BASE}\nCOPY tinyfaas /tinyfaas/tinyfaas\nWORKDIR /fn\n\
+                      CMD [\"/tinyfaas/tinyfaas\", \"handler\", \"sh\", \"fn.sh\"]\n";
+    let folder = Folder::new("reading", &[("fn.sh", b"cat\n"), ("words", b"first\nsecond\n")]);
+    for backend in Backend::available() {
+        let runtimes = TempDir::new();
+        let dir = runtimes.0.join("reader");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("runtime.json"), description).unwrap();
+        std::fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
+        let board = Board::start(backend, &["--runtimes", runtimes.0.to_str().unwrap()]);
+        let host = board.management.to_string();
+        let (code, shown) =
+            on_a_terminal("80", None, &["deploy", &folder.arg(), "--name", "f", "--env", "reader", "--host", &host]);
+        assert_eq!(code, DONE, "{shown}");
+        // Each line once and for good, above the one that says what it is of.
+        for expected in ["\r\x1b[Kfirst\n", "\r\x1b[Ksecond\n", "\r\x1b[Kreading, "] {
+            assert!(shown.contains(expected), "{expected:?} in {shown:?}");
+        }
+        assert_eq!(shown.matches("first\n").count(), 1, "{shown:?}");
+        assert_eq!(board.call("f", b"x").text(), "x");
+        let over = board.manage("GET", "/functions/f/deployment", b"");
+        assert_eq!((over.status, over.text().as_str()), (404, "f is not being deployed right now\n"));
+    }
 }

@@ -8,7 +8,7 @@ fn an_image_that_knows_only_tcp_8000_is_reached_there_and_leaves_nothing() {
     let backend = bench.foreign(HTTPD);
     let deployment = bench.deployment("foreign", Runtime::BINARY, &[("fn.sh", "echo $GREETING")]);
     run(async {
-        backend.prepare(&deployment).await.unwrap();
+        backend.prepare(&deployment, &Progress::default()).await.unwrap();
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         assert!(matches!(started.addresses[..], [Address::Unix(_), Address::Tcp(_)]), "{:?}", started.addresses);
         assert!(matches!(healthy(&started), Address::Tcp(_)));
@@ -30,7 +30,7 @@ fn a_function_is_called_over_the_socket_in_an_image_of_our_own() {
     let backend = bench.on_base();
     let deployment = bench.deployment("hello", Runtime::BINARY, &[("fn.sh", "cat; echo $GREETING; id -u")]);
     run(async {
-        soon("prepare", backend.prepare(&deployment)).await.unwrap();
+        soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap();
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         assert!(matches!(started.addresses[..], [Address::Unix(_)]), "{started:?}");
         let address = healthy(&started);

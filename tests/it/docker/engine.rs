@@ -27,7 +27,7 @@ fn a_remote_engine_is_used_over_tcp_and_its_handlers_by_published_ports() {
     let backend = bench.backend(config);
     let deployment = bench.deployment("remote", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
-        backend.prepare(&deployment).await.unwrap();
+        backend.prepare(&deployment, &Progress::default()).await.unwrap();
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         assert!(matches!(started.addresses[..], [Address::Tcp(addr)] if addr.ip().is_loopback()), "{started:?}");
         healthy(&started);

@@ -10,10 +10,10 @@ fn dependencies_are_installed_once_and_go_with_the_version() {
     let deployment =
         bench.deployment("Deps", Runtime::PYTHON3, &[("fn.py", code), ("requirements.txt", "# one\nsix==1.16.0\n")]);
     run(async {
-        soon("prepare", backend.prepare(&deployment)).await.unwrap();
+        soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap();
         let installed = bench.functions_images();
         assert_eq!(installed.len(), 1);
-        soon("prepare", backend.prepare(&deployment)).await.unwrap();
+        soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap();
         assert_eq!(bench.functions_images(), installed);
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         assert_eq!(ask(&healthy(&started), &post("!")).unwrap(), (200, "1.16.0!".into()));
@@ -37,7 +37,7 @@ fn what_a_function_without_network_depends_on_is_installed_all_the_same() {
         bench.deployment("lone", Runtime::PYTHON3, &[("fn.py", code), ("requirements.txt", "six==1.16.0\n")]);
     deployment.network = false;
     run(async {
-        soon("prepare", backend.prepare(&deployment)).await.unwrap();
+        soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap();
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         assert_eq!(inspect(&started.id, "{{.HostConfig.NetworkMode}}"), "none");
         assert_eq!(ask(&healthy(&started), &post("")).unwrap(), (200, "1.16.0 lo".into()));
@@ -60,7 +60,7 @@ fn node_modules_are_installed_from_package_json() {
         ],
     );
     run(async {
-        soon("prepare", backend.prepare(&deployment)).await.unwrap();
+        soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap();
         let started = soon("start", backend.start(&deployment)).await.unwrap();
         assert_eq!(ask(&healthy(&started), &post("x")).unwrap(), (200, "dep:x".into()));
     });
@@ -72,7 +72,7 @@ fn an_installation_that_fails_returns_its_log_and_leaves_nothing() {
     let backend = bench.on_base();
     let files = [("fn.py", "def fn(input): pass\n"), ("requirements.txt", "./no-such-folder\n")];
     let deployment = bench.deployment("nodeps", Runtime::PYTHON3, &files);
-    let error = run(async { soon("prepare", backend.prepare(&deployment)).await.unwrap_err() });
+    let error = run(async { soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap_err() });
     assert_eq!(error.kind, BackendErrorKind::Function);
     assert!(error.text.starts_with("the installation of dependencies failed: it exited with status 1\n"), "{error}");
     assert!(error.text.contains("no-such-folder"), "{error}");
@@ -90,7 +90,7 @@ fn an_installation_that_takes_too_long_is_ended() {
     let backend = bench.backend(config);
     let files = [("fn.py", "def fn(input): pass\n"), ("requirements.txt", "six\n")];
     let deployment = bench.deployment("slow", Runtime::PYTHON3, &files);
-    let error = run(async { soon("prepare", backend.prepare(&deployment)).await.unwrap_err() });
+    let error = run(async { soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap_err() });
     assert_eq!(error.kind, BackendErrorKind::Function);
     assert!(error.text.starts_with("the installation of dependencies took longer than 1ms"), "{error}");
     assert_eq!(bench.containers(), [""; 0]);
@@ -103,7 +103,7 @@ fn a_base_image_that_is_not_there_is_named_with_what_to_do() {
     config.bases.push((Runtime::BINARY, "localhost:1/no-such-base:1".into()));
     let backend = bench.backend(config);
     let deployment = bench.deployment("lost", Runtime::BINARY, &[("fn.sh", "")]);
-    let error = run(async { soon("prepare", backend.prepare(&deployment)).await.unwrap_err() });
+    let error = run(async { soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap_err() });
     assert_eq!(error.kind, BackendErrorKind::Engine);
     let start =
         "the base image localhost:1/no-such-base:1 for binary is not on the engine and cannot be pulled: load it";
@@ -120,7 +120,7 @@ fn an_executable_that_needs_a_loader_is_refused() {
     config.executable = "/bin/sh".into();
     let backend = bench.backend(config);
     let deployment = bench.deployment("dynamic", Runtime::BINARY, &[("fn.sh", "")]);
-    let error = run(async { soon("prepare", backend.prepare(&deployment)).await.unwrap_err() });
+    let error = run(async { soon("prepare", backend.prepare(&deployment, &Progress::default())).await.unwrap_err() });
     assert!(error.text.contains("/bin/sh is not a static executable"), "{error}");
     assert_eq!(bench.left(), [""; 0]);
 }
@@ -131,7 +131,10 @@ fn an_image_that_is_not_there_is_named() {
     let backend = bench.backend(bench.with_image("tinyfaas-no-such-image:1"));
     let deployment = bench.deployment("lost", Runtime::BINARY, &[("fn.sh", "")]);
     run(async {
-        for error in [backend.prepare(&deployment).await.unwrap_err(), backend.start(&deployment).await.unwrap_err()] {
+        for error in [
+            backend.prepare(&deployment, &Progress::default()).await.unwrap_err(),
+            backend.start(&deployment).await.unwrap_err(),
+        ] {
             assert_eq!(error.kind, BackendErrorKind::Engine);
             assert!(
                 error.text.contains("the image tinyfaas-no-such-image:1 for binary is not on the engine"),
@@ -231,9 +234,9 @@ fn clean_leaves_a_runtime_s_image_that_another_instance_runs_on() {
         async move { docker::clean(engine, &EXECUTOR, Workers::new(), Some(&instance)).await.unwrap() }
     };
     run(async {
-        soon("prepare", on_base(&bench).prepare(&mine)).await.unwrap();
+        soon("prepare", on_base(&bench).prepare(&mine, &Progress::default())).await.unwrap();
         let backend = on_base(&other);
-        soon("prepare", backend.prepare(&theirs)).await.unwrap();
+        soon("prepare", backend.prepare(&theirs, &Progress::default())).await.unwrap();
         let started = soon("start", backend.start(&theirs)).await.unwrap();
         let removed = clean(&bench.instance).await;
         assert!(!removed.iter().any(|line| line.contains("tinyfaas-binary:")), "{removed:?}");
@@ -263,7 +266,7 @@ fn sweep_removes_a_runtime_s_image_of_another_version_once_nothing_runs_on_it() 
         String::from_utf8_lossy(&out.stdout).lines().count()
     };
     run(async {
-        soon("prepare", old.prepare(&function)).await.unwrap();
+        soon("prepare", old.prepare(&function, &Progress::default())).await.unwrap();
         let started = soon("start", old.start(&function)).await.unwrap();
         old.sweep(std::slice::from_ref(&function)).await.unwrap();
         assert_eq!(images(), 1, "the version that runs now");
