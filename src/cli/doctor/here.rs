@@ -11,6 +11,7 @@ use rustix::process::{Resource, geteuid, getrlimit};
 use super::Check;
 use crate::config::{BackendChoice, Config};
 use crate::quantity::show_bytes;
+use crate::runtimes::folder;
 
 /// Free space of the state directory in bytes: below the first nothing of use fits, below the second not much.
 const TOO_LITTLE: u64 = 16 << 20;
@@ -19,6 +20,25 @@ const LITTLE: u64 = 128 << 20;
 const EARLIEST: u64 = 1_767_225_600;
 /// Open files besides those of the doors' connections: handlers, logs, the engine.
 const OTHER_FILES: u64 = 256;
+
+/// Those that the operator added; nothing where there are none.
+pub(super) fn runtimes(config: &Config) -> Vec<Check> {
+    let name = "runtimes";
+    let Some(dir) = &config.runtimes else { return Vec::new() };
+    let faults = match folder::load(dir) {
+        Ok(faults) => faults,
+        Err(e) => return vec![Check::problem(name, e, "give this user the folder, or name another")],
+    };
+    let mend = "mend it (docs/runtimes.md) and start the server again";
+    let mut checks: Vec<_> = faults.into_iter().map(|fault| Check::problem(name, fault.text, mend)).collect();
+    if let Err(e) = config.check_runtimes() {
+        checks.push(Check::problem(name, e, "change that setting"));
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok(name, format!("those in {} can be used", dir.display())));
+    }
+    checks
+}
 
 /// The ports of all doors; `runs` is whether our server answers at management.
 pub(super) fn ports(config: &Config, runs: bool) -> Vec<Check> {

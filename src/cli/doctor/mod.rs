@@ -47,6 +47,10 @@ pub(super) struct Doctor {
     #[argh(option, arg_name = "URL")]
     docker_host: Option<String>,
 
+    /// folder of runtimes besides ours, where serve is told so
+    #[argh(option, arg_name = "DIR")]
+    runtimes: Option<String>,
+
     /// one JSON object instead of lines
     #[argh(switch)]
     json: bool,
@@ -118,8 +122,12 @@ struct Report<'a> {
 impl Doctor {
     pub(super) fn run(self) -> Result<(), Error> {
         let mut flags = Vec::new();
-        let given =
-            [("--state-dir", &self.state_dir), ("--backend", &self.backend), ("--docker-host", &self.docker_host)];
+        let given = [
+            ("--state-dir", &self.state_dir),
+            ("--backend", &self.backend),
+            ("--docker-host", &self.docker_host),
+            ("--runtimes", &self.runtimes),
+        ];
         for (flag, value) in given {
             flags.extend(value.iter().flat_map(|value| [flag.to_owned(), value.clone()]));
         }
@@ -134,6 +142,8 @@ impl Doctor {
         };
         let (of_server, runs) = server::check(board);
         let is_here = self.host.is_none();
+        // First: what they need is looked for on the engine.
+        add(bounded("runtimes", &config, here::runtimes))?;
         add(bounded("engine", &config, engine::check))?;
         add(bounded("ports", &config, move |config| here::ports(config, runs && is_here)))?;
         add(bounded("state directory", &config, here::state_dir))?;

@@ -183,3 +183,32 @@ fn as_json_it_is_one_object() {
     let clock = checks.iter().find(|check| check["name"] == "clock").unwrap();
     assert!(clock["status"] == "ok" && clock.get("advice").is_none(), "{clock}");
 }
+
+#[test]
+fn runtimes_of_the_operator_are_read_as_serve_reads_them() {
+    let dir = TempDir::new();
+    let runtimes = dir.0.join("runtimes");
+    fs::create_dir_all(runtimes.join("awk")).unwrap();
+    // Free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let config = settings(&dir, serde_json::json!({ "management": free, "runtime-base": ["awk=busybox"] }));
+    let flag = ["--runtimes", runtimes.to_str().unwrap()];
+    let describe = |json: &str| fs::write(runtimes.join("awk/runtime.json"), json).unwrap();
+    fs::write(runtimes.join("awk/Dockerfile"), "ARG BASE\nFROM ${BASE}\n").unwrap();
+
+    describe(r#"{"bass": "busybox"}"#);
+    let (code, lines, _) = doctor(&config, &flag);
+    assert_eq!(code, FAILED, "{lines}");
+    let wrong: Vec<_> = lines.lines().filter(|line| line.starts_with("problem: runtimes: ")).collect();
+    assert!(wrong[0].contains("\"bass\" is unknown") && wrong[0].contains(" - mend it"), "{lines}");
+    assert!(wrong[1].contains("there is no env awk") && wrong[1].ends_with(" - change that setting"), "{lines}");
+
+    describe(
+        r#"{"base": "busybox", "entries": ["fn.awk"], "process": {"program": "nosuchawk", "command": ["{program}"]}}"#,
+    );
+    let (code, lines, _) = doctor(&config, &flag);
+    assert_eq!(code, DONE, "{lines}");
+    assert_eq!(line(&lines, "runtimes"), format!("ok: runtimes: those in {} can be used", runtimes.display()));
+    // What they need of this machine is looked for as well.
+    assert!(line(&lines, "programs").contains("nosuchawk"), "{lines}");
+}
