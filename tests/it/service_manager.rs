@@ -203,3 +203,54 @@ fn systemd_itself_starts_it_for_the_first_connection() {
     assert_eq!(board.http.unwrap().port(), port);
     assert!(first.join().unwrap().starts_with("HTTP/1.1 404 "));
 }
+
+/// Runs a program whose output goes to a journal of its own, in a mount namespace, and prints what that has of it. Arguments: the
+/// program and its own ones, which has to end by itself.
+const BY_THE_JOURNAL: &str = r#"
+set -eu
+mount -t tmpfs none /run
+if ! [ -s /etc/machine-id ]; then
+  echo 0123456789abcdef0123456789abcdef >/run/id
+  [ -e /etc/machine-id ] || : >/etc/machine-id
+  mount --bind /run/id /etc/machine-id
+fi
+mkdir -p /run/systemd/journal /run/log/journal
+/lib/systemd/systemd-journald >/dev/null 2>&1 &
+journald=$!
+trap 'kill $journald' EXIT
+until [ -S /run/systemd/journal/stdout ]; do sleep 0.05; done
+# systemd names the socket that it made for a unit; systemd-cat makes the same one.
+systemd-cat -t tinyfaas sh -c 'export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); exec timeout --preserve-status -s TERM 2 "$@"' sh "$@"
+# It writes down what came within a moment.
+journalctl --no-pager -q -D /run/log/journal -t tinyfaas --sync >/dev/null 2>&1 || sleep 1
+journalctl --no-pager -q -D /run/log/journal -t tinyfaas -o json --output-fields=PRIORITY,MESSAGE
+"#;
+
+#[test]
+fn the_journal_itself_has_each_line_with_its_priority() {
+    let may = Command::new("unshare").args(["-m", "true"]).output().is_ok_and(|out| out.status.success());
+    if !may || !has("systemd-cat", "systemd") {
+        assert!(std::env::var_os("CI").is_none(), "a mount namespace needs root");
+        eprintln!("\n*** SKIPPED: the journal: a mount namespace needs root ***\n");
+        return;
+    }
+    let dir = TempDir::new();
+    let state = dir.0.join("state");
+    let flags = ["--management", "0.0.0.0:0", "--insecure-management", "--http", "127.0.0.1:0"];
+    let out = Command::new("unshare")
+        .args(["-m", "sh", "-c", BY_THE_JOURNAL, "sh", TINYFAAS, "serve", "--backend", "process", "--state-dir"])
+        .arg(&state)
+        .args(flags)
+        .args(["--coap", "off", "--grpc", "off"])
+        .output()
+        .unwrap();
+    let (out, error) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8_lossy(&out.stderr).into_owned());
+    let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let priority_of = |text: &str| {
+        let line = lines.iter().find(|line| line["MESSAGE"].as_str().is_some_and(|message| message.starts_with(text)));
+        line.unwrap_or_else(|| panic!("no line {text:?}: {out}{error}"))["PRIORITY"].as_str().unwrap()
+    };
+    assert_eq!(priority_of("INFO http listens on"), "6");
+    assert_eq!(priority_of("WARN management: whoever reaches port"), "4");
+    assert_eq!(priority_of("INFO stopping: SIGTERM"), "6");
+}
