@@ -231,6 +231,8 @@ fn unknown(flags: &CommandInfoWithArgs, key: &str) -> String {
     let names = || flags.flags.iter().filter_map(|flag| flag.long.strip_prefix("--"));
     let alike = names().map(|name| (distance(name, key), name)).min().filter(|(far, _)| *far <= 2);
     let hint = alike.map_or_else(|| "tinyfaas serve --help lists them".into(), |(_, name)| format!("is it {name}?"));
+    // As JSON has it: a name may hold the end of a line.
+    let key = key.escape_debug();
     format!("{key} is no setting: they have the names of serve's flags ({hint})")
 }
 

@@ -118,6 +118,7 @@ fn what_is_wrong_is_one_line_with_the_file_the_line_and_the_name() {
         "FILE: line 2: timeot is no setting: they have the names of serve's flags (is it timeout?)"
     );
     assert!(refusal(r#"{"colour": "red"}"#).ends_with("(tinyfaas serve --help lists them)"));
+    assert!(refusal(r#"{"a\nb": "red"}"#).starts_with(r"FILE: line 1: a\nb is no setting"));
     assert!(refusal(r#"{"max_upload": "1Mi"}"#).ends_with("(is it max-upload?)"));
     let timeout = refusal(r#"{"timeout": 60}"#);
     assert!(
