@@ -15,7 +15,7 @@ use futures_lite::{AsyncRead, FutureExt};
 use super::counts::Metered;
 use super::pump::{Pump, PumpError, TURN, hold};
 use super::table::Lease;
-use crate::buffers::{Buffer, Buffers};
+use crate::buffers::{Buffer, Buffers, SIZE};
 use crate::call::{Body, Call, Failure, FailureKind};
 use crate::call_id::CallId;
 use crate::net::Stream;
@@ -180,6 +180,7 @@ pub(super) async fn run<'a>(
         deadline: Timer::at(deadline),
         pace: None,
         reusable: true,
+        full: false,
         moved: 0,
         interim: 0,
         metered: metered.take(),
@@ -226,6 +227,17 @@ enum BodyLeft {
     Done,
 }
 
+impl BodyLeft {
+    /// Whether more than so many bytes are still to come, or may be.
+    fn is_more_than(&self, bytes: u64) -> bool {
+        match self {
+            Self::Length(left) => *left > bytes,
+            Self::Chunks(_) | Self::UntilClose => true,
+            Self::Done => false,
+        }
+    }
+}
+
 /// The connection while the call is under way.
 struct Exchange<'a> {
     id: &'a CallId,
@@ -243,8 +255,10 @@ struct Exchange<'a> {
     pace: Option<(Timer, u64)>,
     /// Whether the connection can serve another call once the reply was read.
     reusable: bool,
-    /// Buffers received in this turn.
-    moved: u8,
+    /// Whether what was received last filled `buf`.
+    full: bool,
+    /// Buffers of [`SIZE`] received in this turn.
+    moved: usize,
     /// Interim responses so far.
     interim: u8,
     /// Counts the call; the caller of [`run`] has it where there is no reply.
@@ -262,6 +276,7 @@ impl Exchange<'_> {
                     // An interim response (RFC 9110 §15.2) says nothing to us.
                     Ok(Some(head)) if head.status < 200 => {
                         self.start += head.len;
+                        self.full = false;
                         self.interim += 1;
                         if self.interim > MAX_INTERIM {
                             return Poll::Ready(Err(self.broke("it sent more than 8 interim responses")));
@@ -381,15 +396,20 @@ impl Exchange<'_> {
                 }
             }
         }
-        let turn_is_over = self.moved == TURN;
+        let turn_is_over = self.moved >= TURN;
         let Some(mut stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
         let read = if turn_is_over {
             cx.waker().wake_by_ref();
             Poll::Pending
         } else {
+            // Nothing of it is needed any more, and there was more than fits.
+            if self.full && self.start == self.end && self.left.is_more_than(SIZE as u64) {
+                self.buf.grow();
+            }
             self.buf.fill();
             let room = self.buf.get_mut(self.end..).unwrap_or_default();
             let read = Pin::new(&mut stream).poll_read(cx, room);
+            self.full = matches!(&read, Poll::Ready(Ok(n)) if *n == room.len());
             if read.is_pending() && self.start == self.end {
                 // A function may take its time, and there may be many calls.
                 (self.start, self.end) = (0, 0);
@@ -397,9 +417,12 @@ impl Exchange<'_> {
             }
             read
         };
-        self.moved = if read.is_ready() { self.moved + 1 } else { 0 };
+        if read.is_pending() {
+            self.moved = 0;
+        }
         match read {
             Poll::Ready(Ok(n)) => {
+                self.moved += n.div_ceil(SIZE).max(1);
                 self.end += n;
                 Poll::Ready(Ok(n))
             }

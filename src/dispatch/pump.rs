@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::AsyncWrite;
 
-use crate::buffers::{Buffer, Buffers};
+use crate::buffers::{Buffer, Buffers, SIZE};
 use crate::call::{Body, BodyStream, Call, Failure, FailureKind};
 use crate::net::Stream;
 use crate::wire::chunked;
@@ -18,9 +18,9 @@ use crate::wire::http1::{self, Framing};
 /// At most as many such bodies are held as handlers have places.
 const HELD: usize = 64 * 1024;
 
-/// Buffers that one call moves in either direction before others get their turn: who sends and takes without a pause would have
-/// the executor, and its own deadline, for itself.
-pub(super) const TURN: u8 = 8;
+/// Buffers of [`SIZE`] that one call moves in either direction before others get their turn: who sends and takes without a pause would
+/// have the executor, and its own deadline, for itself.
+pub(super) const TURN: usize = 8;
 
 /// The start of a body that was read before it is sent.
 pub(super) struct Held {
@@ -77,6 +77,8 @@ enum PumpBody<'a> {
         end: usize,
         chunked: bool,
         done: bool,
+        /// Whether the last piece filled `buf`.
+        full: bool,
         /// What was read of the body before and not yet put into `buf`.
         held: Vec<u8>,
     },
@@ -106,6 +108,7 @@ impl<'a> Pump<'a> {
                 start: 0,
                 end: 0,
                 chunked: framing == Framing::Chunked,
+                full: false,
                 done: held.as_ref().is_some_and(|held| held.complete),
                 held: held.map_or(Vec::new(), |held| held.bytes),
             },
@@ -122,7 +125,8 @@ impl<'a> Pump<'a> {
 
     /// Sends until all is sent, neither side moves, or its turn is over.
     pub(super) fn poll(&mut self, mut stream: &Stream, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
-        for _ in 0..TURN {
+        let mut moved = 0;
+        while moved < TURN {
             let more = self.body.poll_fill(cx, &mut self.read)?;
             let head = self.head.get(self.sent..).unwrap_or_default();
             let data = self.body.pending();
@@ -135,6 +139,7 @@ impl<'a> Pump<'a> {
                 Ok(n) => n,
                 Err(e) => return Poll::Ready(Err(PumpError::Handler(e))),
             };
+            moved += n.div_ceil(SIZE).max(1);
             let of_head = n.min(head.len());
             self.sent += of_head;
             self.body.advance(n - of_head);
@@ -147,12 +152,17 @@ impl<'a> Pump<'a> {
 impl PumpBody<'_> {
     /// Makes sure that there are bytes to send, where the body has more. `Ready` when it has no more.
     fn poll_fill(&mut self, cx: &mut Context<'_>, total: &mut u64) -> Result<Poll<()>, PumpError> {
-        let Self::Stream { source, buf, start, end, chunked, done, held } = self else { return Ok(Poll::Ready(())) };
+        let Self::Stream { source, buf, start, end, chunked, done, full, held } = self else {
+            return Ok(Poll::Ready(()));
+        };
         if start < end || (*done && held.is_empty()) {
             return Ok(if *done && held.is_empty() { Poll::Ready(()) } else { Poll::Pending });
         }
         // Room for the chunk's prefix before the data and its end after it.
         let (before, after) = if *chunked { (chunked::PREFIX, chunked::SUFFIX.len()) } else { (0, 0) };
+        if *full && source.length().is_none_or(|left| left > SIZE as u64) {
+            buf.grow();
+        }
         buf.fill();
         let room = buf.len().saturating_sub(before + after);
         let Some(space) = buf.get_mut(before..before + room) else { return Ok(Poll::Pending) };
@@ -167,12 +177,13 @@ impl PumpBody<'_> {
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(e)) => return Err(PumpError::Caller(caller_failure(&e))),
             Poll::Pending => {
-                (*start, *end) = (0, 0);
+                (*start, *end, *full) = (0, 0, false);
                 buf.give_back();
                 return Ok(Poll::Pending);
             }
         };
         *done |= n == 0;
+        *full = n == room;
         *total += n as u64;
         (*start, *end) = (0, before + n + after);
         let filled: &[(usize, &[u8])] = match (*chunked, n) {

@@ -324,7 +324,10 @@ impl<S: Service> Server<S> {
                 input.rest();
                 let Some(_place) = self.warm.take(1) else { return Next::Idle };
                 // What else it waited for is still so.
-                let Waited::Bytes(next) = self.wait(stream, seat, WARM_FOR).await else { return Next::Idle };
+                let Waited::Bytes(next) = self.wait(stream, seat, WARM_FOR).await else {
+                    self.buffers.calm();
+                    return Next::Idle;
+                };
                 input = next;
                 continue;
             }
