@@ -139,6 +139,10 @@ impl Crowd {
     /// A request of `client` came. Whether it is let in; always, where it is not crowded.
     pub fn admit(&mut self, now: Millis, client: Client) -> bool {
         let at = now as u32;
+        // Who asks again and again is looked for once a step.
+        if self.last.is_some_and(|(last, then)| last == client && now < then + STEP) && !self.is_crowded(now) {
+            return true;
+        }
         if self.last.replace((client, now)).is_some_and(|(last, then)| last != client && now < then + CROWDED_FOR) {
             self.mixed = now + CROWDED_FOR;
         }
