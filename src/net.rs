@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use crate::reactor::{Async, Timer};
@@ -137,7 +138,11 @@ impl Stream {
             let (n, _) = rustix::net::recv(socket, &mut here, RecvFlags::PEEK)?;
             match here.get(..n).unwrap_or_default() {
                 [] => Err(io::ErrorKind::UnexpectedEof.into()),
-                part if n < start.len() && start.starts_with(part) => Err(io::ErrorKind::WouldBlock.into()),
+                // The end of the stream hides behind what is left unread.
+                part if n < start.len() && start.starts_with(part) => Err(match is_ended(socket) {
+                    true => io::ErrorKind::UnexpectedEof.into(),
+                    false => io::ErrorKind::WouldBlock.into(),
+                }),
                 _ => Ok(()),
             }
         })
@@ -291,4 +296,9 @@ impl AsyncWrite for &Stream {
             other => Poll::Ready(other.shutdown_write()),
         }
     }
+}
+/// Whether the peer will send no more (poll(2), `POLLRDHUP`).
+fn is_ended(socket: &impl AsFd) -> bool {
+    let mut asked = [PollFd::new(socket, PollFlags::RDHUP)];
+    poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n > 0)
 }

@@ -1,14 +1,18 @@
 //! How long a connection of the gRPC front door lives: handshakes, pauses, peers that do not read, silence, idleness, the end.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use tinyfaas::front::grpc::Config;
 
+use crate::board::{Backend, Board};
 use crate::grpc_door::{BUDGET, Door, call, echo, http, limits};
 use crate::grpc_raw::{
     ACK, END_STREAM, End, GOAWAY, HEADERS, NO_ERROR, PING, PREFACE, Peer, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     assert_closed, assert_well, frame, question,
 };
+use crate::watch::eventually;
 
 #[test]
 fn a_peer_that_never_reads_holds_bounded_memory_and_loses_its_calls() {
@@ -66,6 +70,23 @@ fn half_open_handshakes_are_closed() {
         let _ = peer.try_send(said);
         assert!(matches!(peer.closed(), End::Closed(_)), "{said:?}");
     }
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_the_first_line_is_gone_at_once() {
+    let board = Board::start(Backend::Process, &["--head-timeout", "10m"]);
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", board.pid())).unwrap().count();
+    let before = files();
+    let begun: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect(board.grpc.unwrap()).unwrap();
+            stream.write_all(&PREFACE[..10]).unwrap();
+            stream
+        })
+        .collect();
+    eventually("all to be accepted", || (files() >= before + 20).then_some(()));
+    drop(begun);
+    eventually("all to be gone", || (files() <= before).then_some(()));
 }
 
 #[test]
