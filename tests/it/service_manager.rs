@@ -204,14 +204,13 @@ fn systemd_itself_starts_it_for_the_first_connection() {
     assert!(first.join().unwrap().starts_with("HTTP/1.1 404 "));
 }
 
-/// Runs a program whose output goes to a journal of its own, in a mount namespace, and prints what that has of it. Arguments: the
-/// program and its own ones, which has to end by itself.
+/// Runs a server whose output goes to a journal of its own, in a mount namespace, stops it, and prints what that has of it. Arguments:
+/// the program and its own ones.
 const BY_THE_JOURNAL: &str = r#"
 set -eu
 mount -t tmpfs none /run
 if ! [ -s /etc/machine-id ]; then
   echo 0123456789abcdef0123456789abcdef >/run/id
-  [ -e /etc/machine-id ] || : >/etc/machine-id
   mount --bind /run/id /etc/machine-id
 fi
 mkdir -p /run/systemd/journal /run/log/journal
@@ -220,10 +219,15 @@ journald=$!
 trap 'kill $journald' EXIT
 until [ -S /run/systemd/journal/stdout ]; do sleep 0.05; done
 # systemd names the socket that it made for a unit; systemd-cat makes the same one.
-systemd-cat -t tinyfaas sh -c 'export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); exec timeout --preserve-status -s TERM 2 "$@"' sh "$@"
-# It writes down what came within a moment.
-journalctl --no-pager -q -D /run/log/journal -t tinyfaas --sync >/dev/null 2>&1 || sleep 1
-journalctl --no-pager -q -D /run/log/journal -t tinyfaas -o json --output-fields=PRIORITY,MESSAGE
+systemd-cat -t tinyfaas sh -c 'export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); exec "$@"' sh "$@" &
+server=$!
+said() { journalctl --no-pager -q -D /run/log/journal -t tinyfaas -o json --output-fields=PRIORITY,MESSAGE; }
+until said | grep -q 'management listens'; do kill -0 $server; sleep 0.1; done
+kill $server
+wait $server
+tries=0
+until said | grep -q stopping; do [ $((tries += 1)) -lt 300 ]; sleep 0.1; done
+said
 "#;
 
 #[test]
