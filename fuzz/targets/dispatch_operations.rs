@@ -144,14 +144,17 @@ impl Story {
         self.waiting.iter().filter(|w| w.version == version).count()
     }
 
-    /// What comes of a call of `name` that is in the queue of `version`, or in none.
-    fn expected(&self, name: usize, version: Option<usize>, late: bool) -> Expected {
+    /// What comes of a call of `name` that has a number in the queue of a version, or in none.
+    fn expected(&self, name: usize, place: Option<(usize, u64)>, late: bool) -> Expected {
         if self.stopped {
             return Expected::Fail(FailureKind::Unavailable);
         }
         let Some(current) = self.installed[name] else { return Expected::Fail(FailureKind::UnknownFunction) };
-        let waits = version == Some(current);
-        let before = if waits { 0 } else { self.queued(current) };
+        let place = place.filter(|(version, _)| *version == current);
+        let waits = place.is_some();
+        // All who wait are woken where it is refused, and not only those for whom there is a place.
+        let is_before = |w: &&Waiting| w.version == current && place.is_none_or(|(_, number)| w.number < number);
+        let before = self.waiting.iter().filter(is_before).count();
         if self.free(current) > before {
             return Expected::Place;
         }
@@ -276,7 +279,7 @@ impl Story {
     /// Looks at the `n`th waiting call as at one that was woken.
     fn look(&mut self, n: usize) {
         let mut call = self.waiting.remove(n);
-        let expected = self.expected(call.name, Some(call.version), false);
+        let expected = self.expected(call.name, Some((call.version, call.number)), false);
         // Its own place counts until it has another one.
         let before = call.version;
         let got = call.task.look();

@@ -113,6 +113,7 @@ _tinyfaas() {
     serve:--functions | \
       serve:--runtimes | \
       serve:--state-dir | \
+      doctor:--runtimes | \
       doctor:--state-dir)
       compopt -o filenames 2>/dev/null
       COMPREPLY=($(compgen -d -- "$cur"))
@@ -150,7 +151,7 @@ _tinyfaas() {
     clean) flags='--docker-host --help --instance --json' ;;
     token) flags='--file --help --json' words='new' ;;
     new) flags='--help --json' ;;
-    doctor) flags='--backend --ca --config --docker-host --help --host --json --state-dir' ;;
+    doctor) flags='--backend --ca --config --docker-host --help --host --json --runtimes --state-dir' ;;
   esac
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$flags" -- "$cur"))

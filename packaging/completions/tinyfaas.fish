@@ -151,4 +151,5 @@ complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l docker-host -x -
 complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l help -d 'display usage information'
 complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l host -x -d 'the server, HOST or HOST:PORT of its management API, https:// for TLS; default TINYFAAS_HOST, else that of the settings'
 complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l json -d 'one JSON object instead of lines'
+complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l runtimes -x -a '(__fish_complete_directories)' -d 'folder of runtimes besides ours, where serve is told so'
 complete -c tinyfaas -n '__fish_seen_subcommand_from doctor' -l state-dir -x -a '(__fish_complete_directories)' -d 'folder for what is deployed, where serve is told so'
