@@ -48,20 +48,26 @@ impl Budget {
 
     /// Takes `bytes`, or nothing and `None` when fewer are left.
     pub fn take(&self, bytes: usize) -> Option<Share> {
-        let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = self.client.map(|client| held.iter().position(|(c, _)| *c == client));
-        let has = mine.flatten().and_then(|at| held.get(at)).map_or(0, |(_, n)| *n);
-        if mine.is_some() && bytes > self.inner.each.saturating_sub(has) {
-            return None;
+        let pay = || {
+            let left = &self.inner.left;
+            left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).ok()
+        };
+        match self.client {
+            None => _ = pay()?,
+            Some(client) => {
+                let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+                let mine = held.iter_mut().find(|(c, _)| *c == client);
+                if bytes > self.inner.each.saturating_sub(mine.as_ref().map_or(0, |(_, n)| *n)) {
+                    return None;
+                }
+                pay()?;
+                match mine {
+                    Some(entry) => entry.1 += bytes,
+                    None if bytes > 0 => held.push((client, bytes)),
+                    None => {}
+                }
+            }
         }
-        let left = &self.inner.left;
-        left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).ok()?;
-        match (self.client, mine.flatten().and_then(|at| held.get_mut(at))) {
-            (_, Some(entry)) => entry.1 += bytes,
-            (Some(client), None) if bytes > 0 => held.push((client, bytes)),
-            _ => {}
-        }
-        drop(held);
         Some(Share { budget: self.clone(), bytes })
     }
 

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Bytes of a buffer. It is also the bound of a message head: a head has to fit a buffer whole.
 pub const SIZE: usize = 8 * 1024;
 
+/// Bytes up to which what goes out after a head is copied behind it: that costs less than a second piece does the kernel.
+pub const JOINED: usize = 1024;
+
 /// Buffers kept when nobody uses them; more go back to the allocator, so that a burst leaves nothing behind.
 const KEPT: usize = 4;
 
@@ -65,6 +68,12 @@ impl Buffer {
             bytes.iter_mut().zip(&self.bytes).for_each(|(to, from)| *to = *from);
             self.bytes = bytes;
         }
+    }
+
+    /// Its bytes from `at` on, of the [`SIZE`] that it has then.
+    pub fn room(&mut self, at: usize) -> &mut [u8] {
+        self.fill();
+        self.bytes.get_mut(at..).unwrap_or_default()
     }
 
     /// Makes it [`LARGE`], where there are not too many such: for a body of which more is here than fits. What is in it is lost.

@@ -44,7 +44,12 @@ impl CallId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         // It holds ASCII alone.
-        self.text.get(..usize::from(self.len)).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The bytes of that.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.get(..usize::from(self.len)).unwrap_or_default()
     }
 
     /// Appends a number in as many digits as it has, but at least `least`. Not by `fmt`: this is done for every call.

@@ -10,6 +10,8 @@ use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::call_id::CallId;
+
 /// Longest line in bytes, its end included; what passes it is cut. It lives on the stack.
 const MAX_LINE: usize = 1024;
 
@@ -63,9 +65,9 @@ pub fn format(text: &str) -> Result<Format, String> {
 }
 
 /// Logs a line about the call with the id `call`, and the function it is of where that is known.
-pub fn about_call(level: Level, function: Option<&str>, call: &str, message: fmt::Arguments<'_>) {
+pub fn about_call(level: Level, function: Option<&str>, call: &CallId, message: fmt::Arguments<'_>) {
     if level <= log::max_level() {
-        write(level, function, Some(call), message);
+        write(level, function, Some(call.as_str()), message);
     }
 }
 

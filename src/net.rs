@@ -15,6 +15,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
+use crate::buffers::Buffer;
 use crate::reactor::{Async, Timer};
 use crate::tls::TlsStream;
 
@@ -116,6 +117,25 @@ impl Stream {
             Self::Unix(s) => s.poll_read_with(cx, peek),
             Self::Tcp(s) => s.poll_read_with(cx, peek),
             Self::Tls(s) => s.poll_readable(cx),
+        }
+    }
+
+    /// Reads into `buf` from `at` on. Where nothing is there, as far as is known, it is not [filled](Buffer::fill) for it.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn poll_read_into(&self, cx: &mut Context<'_>, buf: &mut Buffer, at: usize) -> Poll<io::Result<usize>> {
+        use std::io::Read;
+        match self {
+            Self::Unix(s) => s.poll_read_some(cx, |mut s| {
+                let room = buf.room(at);
+                Ok((s.read(room)?, room.len()))
+            }),
+            Self::Tcp(s) => s.poll_read_some(cx, |mut s| {
+                let room = buf.room(at);
+                Ok((s.read(room)?, room.len()))
+            }),
+            Self::Tls(s) => s.poll_read(cx, buf.room(at)),
         }
     }
 

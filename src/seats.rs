@@ -12,7 +12,7 @@ use event_listener::Event;
 use futures_lite::FutureExt;
 
 use crate::client::Client;
-use crate::reactor::Timer;
+use crate::reactor::{Timer, recently};
 
 /// How long a seat whose holder waits for its client in the middle of something is left alone.
 const STALLED_FOR: Duration = Duration::from_secs(1);
@@ -167,7 +167,7 @@ impl Seats {
 
     fn millis(&self) -> u32 {
         // After 49 days it begins anew, and for once the order is wrong.
-        self.began.elapsed().as_millis() as u32
+        recently().saturating_duration_since(self.began).as_millis() as u32
     }
 }
 

@@ -29,7 +29,7 @@ pub fn run(input: &[u8]) {
         return;
     }
     let mut call = Vec::new();
-    let own = [("X-Tinyfaas-Method", request.method), ("X-Tinyfaas-Path", request.target)];
+    let own = [("X-Tinyfaas-Method", request.method.as_bytes()), ("X-Tinyfaas-Path", request.target.as_bytes())];
     write_invocation(&mut call, &request.headers, &own, request.framing);
     let sent = parse_request(&call).unwrap_or_else(|e| panic!("{e:?}: {}", String::from_utf8_lossy(&call)));
     let sent = sent.expect("a whole head");

@@ -183,12 +183,12 @@ impl Metered {
     pub(super) fn log(&self, id: &CallId, failure: &Failure) {
         let function: &str = &self.counts.function;
         if !matches!(failure.kind, FailureKind::HandlerBroke | FailureKind::TooLate) {
-            return about_call(Level::Debug, Some(function), id.as_str(), format_args!("{failure}"));
+            return about_call(Level::Debug, Some(function), id, format_args!("{failure}"));
         }
         let Some(left_out) = self.counts.tell() else { return };
         let more =
             if left_out > 0 { format!(" (calls that failed and are not told of: {left_out})") } else { String::new() };
-        about_call(Level::Warn, Some(function), id.as_str(), format_args!("{failure}{more}"));
+        about_call(Level::Warn, Some(function), id, format_args!("{failure}{more}"));
     }
 
     /// It is counted with this status, unless another one is said.

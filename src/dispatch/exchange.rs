@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncRead, FutureExt};
+use futures_lite::FutureExt;
 
 use super::counts::Metered;
 use super::pump::{Pump, PumpError, TURN, hold};
@@ -397,7 +397,7 @@ impl Exchange<'_> {
             }
         }
         let turn_is_over = self.moved >= TURN;
-        let Some(mut stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
+        let Some(stream) = self.stream.as_ref() else { return Poll::Ready(Ok(0)) };
         let read = if turn_is_over {
             cx.waker().wake_by_ref();
             Poll::Pending
@@ -406,10 +406,8 @@ impl Exchange<'_> {
             if self.full && self.start == self.end && self.left.is_more_than(SIZE as u64) {
                 self.buf.grow();
             }
-            self.buf.fill();
-            let room = self.buf.get_mut(self.end..).unwrap_or_default();
-            let read = Pin::new(&mut stream).poll_read(cx, room);
-            self.full = matches!(&read, Poll::Ready(Ok(n)) if *n == room.len());
+            let read = stream.poll_read_into(cx, &mut self.buf, self.end);
+            self.full = matches!(&read, Poll::Ready(Ok(n)) if self.end + n == self.buf.len());
             if read.is_pending() && self.start == self.end {
                 // A function may take its time, and there may be many calls.
                 (self.start, self.end) = (0, 0);
@@ -491,7 +489,9 @@ impl Drop for Exchange<'_> {
 
 /// Nothing more of the call is sent: what was of its body is counted.
 fn end(pump: &mut Option<Pump<'_>>, metered: Option<&Metered>) {
-    if let (Some(pump), Some(metered)) = (pump.take(), metered) {
+    // Where it is, as moving it away costs more than this.
+    if let (Some(pump), Some(metered)) = (pump.as_ref(), metered) {
         metered.sent(pump.read);
     }
+    *pump = None;
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use event_listener::Event;
 
 use crate::net::{Address, Stream};
-use crate::reactor::Timer;
+use crate::reactor::{Timer, recently};
 
 /// Idle connections kept to one handler, and no more than it takes calls at once. A new connection costs more than a call.
 const IDLE_CONNECTIONS: usize = 64;
@@ -25,7 +25,7 @@ pub struct Handler {
     pub(super) in_flight: AtomicUsize,
     /// Connections that no call uses, and since when, the longest unused first.
     idle: Mutex<Vec<(Stream, Instant)>>,
-    /// Notified when one is kept.
+    /// Notified when there is more than one.
     kept: Event,
     /// Notified when a call found nobody listening.
     broken: Event,
@@ -124,7 +124,7 @@ impl Handler {
             // Nothing may come on an idle connection: bytes or an end mean that it cannot be used. Of one that was used
             // just now it is enough that the reactor knows of none; who is reached by TCP is of another make, and may
             // close after each answer without a word.
-            if stream.is_silent() && since.elapsed() < JUST_NOW {
+            if stream.is_silent() && recently().saturating_duration_since(since) < JUST_NOW {
                 return Some(stream);
             }
             if matches!(stream.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock) {
@@ -137,9 +137,13 @@ impl Handler {
     pub(super) fn keep(&self, stream: Stream, most: usize) {
         let mut idle = self.idle_connections();
         if idle.len() < IDLE_CONNECTIONS.min(most) && self.is_healthy() {
-            idle.push((stream, Instant::now()));
+            idle.push((stream, recently()));
+            // Only then there is something to do for who waits for this, who would be woken by each call.
+            let more = idle.len() == 2;
             drop(idle);
-            self.kept.notify(1);
+            if more {
+                self.kept.notify(1);
+            }
         }
     }
 

@@ -200,9 +200,9 @@ impl Dispatch {
                     metered.failed(id, failure);
                     metered.log(id, failure);
                 }
-                (Err(failure), None) => about_call(Level::Debug, None, id.as_str(), format_args!("{failure}")),
+                (Err(failure), None) => about_call(Level::Debug, None, id, format_args!("{failure}")),
                 (Ok(reply), _) if reply.status >= 500 => {
-                    about_call(Level::Debug, Some(function), id.as_str(), format_args!("it answered {}", reply.status));
+                    about_call(Level::Debug, Some(function), id, format_args!("it answered {}", reply.status));
                 }
                 _ => {}
             }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::AsyncWrite;
 
-use crate::buffers::{Buffer, Buffers, SIZE};
+use crate::buffers::{Buffer, Buffers, JOINED, SIZE};
 use crate::call::{Body, BodyStream, Call, Failure, FailureKind};
 use crate::net::Stream;
 use crate::wire::chunked;
@@ -59,8 +59,11 @@ pub(super) enum PumpError {
 
 /// Sends a call: the head, then the body, coalesced into as few writes as can be.
 pub(super) struct Pump<'a> {
+    /// With the start of the body, where that is short.
     head: Vec<u8>,
     sent: usize,
+    /// Whether something was to be sent before.
+    begun: bool,
     body: PumpBody<'a>,
     /// Bytes of the body that were read so far.
     pub(super) read: u64,
@@ -92,10 +95,10 @@ impl<'a> Pump<'a> {
             (Body::Stream(source), _) => source.length().map_or(Framing::Chunked, Framing::Length),
         };
         let extra = [
-            ("X-Call-Id", call.id.as_str()),
-            ("X-Tinyfaas-Method", call.method.name()),
-            ("X-Tinyfaas-Path", call.path),
-            ("X-Tinyfaas-Query", call.query),
+            ("X-Call-Id", call.id.as_bytes()),
+            ("X-Tinyfaas-Method", call.method.name().as_bytes()),
+            ("X-Tinyfaas-Path", call.path.as_bytes()),
+            ("X-Tinyfaas-Query", call.query.as_bytes()),
         ];
         let mut head = Vec::new();
         http1::write_invocation(&mut head, call.headers, &extra, framing);
@@ -114,7 +117,7 @@ impl<'a> Pump<'a> {
             },
         };
         let read = if let PumpBody::Bytes(bytes) = &body { bytes.len() as u64 } else { 0 };
-        Self { head, sent: 0, body, read }
+        Self { head, sent: 0, begun: false, body, read }
     }
 
     /// Whether it is for the caller to go on, and not for the handler.
@@ -127,14 +130,21 @@ impl<'a> Pump<'a> {
     pub(super) fn poll(&mut self, mut stream: &Stream, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         let mut moved = 0;
         while moved < TURN {
+            // Once, or it would grow while the handler takes nothing.
+            if !std::mem::replace(&mut self.begun, true) {
+                self.join(cx)?;
+            }
             let more = self.body.poll_fill(cx, &mut self.read)?;
             let head = self.head.get(self.sent..).unwrap_or_default();
             let data = self.body.pending();
             if head.is_empty() && data.is_empty() {
                 return more.map(Ok);
             }
-            let slices = [IoSlice::new(head), IoSlice::new(data)];
-            let n = match futures_lite::ready!(Pin::new(&mut stream).poll_write_vectored(cx, &slices)) {
+            let write = match data {
+                [] => Pin::new(&mut stream).poll_write(cx, head),
+                _ => Pin::new(&mut stream).poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(data)]),
+            };
+            let n = match futures_lite::ready!(write) {
                 Ok(0) => return Poll::Ready(Err(PumpError::Handler(io::ErrorKind::WriteZero.into()))),
                 Ok(n) => n,
                 Err(e) => return Poll::Ready(Err(PumpError::Handler(e))),
@@ -147,6 +157,32 @@ impl<'a> Pump<'a> {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+
+    /// Puts a short body behind the head, as far as it is here.
+    fn join(&mut self, cx: &mut Context<'_>) -> Result<(), PumpError> {
+        match &mut self.body {
+            PumpBody::Bytes(bytes) if bytes.len() <= JOINED => {
+                self.head.extend_from_slice(bytes);
+                *bytes = &[];
+            }
+            PumpBody::Stream { source, chunked: false, held, .. } if held.is_empty() => {
+                let head = self.head.len();
+                let short = source.length().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= JOINED);
+                let Some(short) = short else { return Ok(()) };
+                self.head.resize(head + short, 0);
+                let read = source.poll_read(cx, self.head.get_mut(head..).unwrap_or_default());
+                let n = match read {
+                    Poll::Ready(Ok(n)) => n,
+                    Poll::Ready(Err(e)) => return Err(PumpError::Caller(caller_failure(&e))),
+                    Poll::Pending => 0,
+                };
+                self.head.truncate(head + n);
+                self.read += n as u64;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 impl PumpBody<'_> {
@@ -157,6 +193,10 @@ impl PumpBody<'_> {
         };
         if start < end || (*done && held.is_empty()) {
             return Ok(if *done && held.is_empty() { Poll::Ready(()) } else { Poll::Pending });
+        }
+        if !*chunked && held.is_empty() && source.length() == Some(0) {
+            *done = true;
+            return Ok(Poll::Ready(()));
         }
         // Room for the chunk's prefix before the data and its end after it.
         let (before, after) = if *chunked { (chunked::PREFIX, chunked::SUFFIX.len()) } else { (0, 0) };

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -10,7 +11,12 @@ use crate::client::Client;
 
 /// The line, sorted by its numbers. Those of strangers are odd.
 #[derive(Debug, Default)]
-pub(super) struct Queue(Mutex<Line>);
+pub(super) struct Queue {
+    line: Mutex<Line>,
+    /// How many wait: mostly nobody does, and then the lock is not needed. Who joins looks for a handler again afterwards, and
+    /// who frees one looks here afterwards, both under the lock of the handlers, so that one of them sees the other.
+    len: AtomicUsize,
+}
 
 #[derive(Debug, Default)]
 struct Line {
@@ -40,6 +46,7 @@ impl Queue {
         line.next += 1;
         let at = line.position(number).unwrap_or_else(|at| at);
         line.waiting.insert(at, (number, client, State::Waits(None)));
+        self.len.store(line.waiting.len(), Ordering::Release);
         Some(number)
     }
 
@@ -49,6 +56,7 @@ impl Queue {
         if let Ok(at) = line.position(number) {
             line.waiting.remove(at);
         }
+        self.len.store(line.waiting.len(), Ordering::Release);
         if line.waiting.is_empty() {
             // A burst leaves nothing behind.
             line.waiting = VecDeque::new();
@@ -57,17 +65,19 @@ impl Queue {
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.line().waiting.len()
+        self.len.load(Ordering::Acquire)
     }
 
     /// How many came before the one with this number; all for one that has none.
     pub(super) fn before(&self, number: Option<u64>) -> usize {
-        let line = self.line();
-        number.map_or(line.waiting.len(), |number| line.position(number).unwrap_or_else(|at| at))
+        number.map_or_else(|| self.len(), |number| self.line().position(number).unwrap_or_else(|at| at))
     }
 
     /// Tells the first `count` of the line that there may be a place.
     pub(super) fn tell(&self, count: usize) {
+        if self.len() == 0 {
+            return;
+        }
         for (_, _, state) in self.line().waiting.iter_mut().take(count) {
             if let State::Waits(Some(waker)) = std::mem::replace(state, State::Told) {
                 waker.wake();
@@ -101,7 +111,7 @@ impl Queue {
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

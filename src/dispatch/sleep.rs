@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use event_listener::Event;
 
+use crate::reactor::recently;
+
 /// What a function knows of its sleep.
 #[derive(Debug)]
 pub(super) struct Sleep {
@@ -81,7 +83,7 @@ impl Sleep {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(recently().saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<(Instant, Box<str>)>> {

@@ -1,5 +1,6 @@
 //! The HTTP front door: `/NAME` calls a function.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub struct Front {
 
 /// A request target that names a function.
 struct Target<'t> {
-    function: String,
+    function: Cow<'t, str>,
     path: &'t str,
     query: &'t str,
 }
@@ -49,6 +50,8 @@ impl Front {
         &self,
         id: &CallId,
         head: &Head,
+        token: Option<&str>,
+        later: bool,
         body: &mut RequestBody<'_>,
         respond: Responder<'_>,
     ) -> io::Result<()> {
@@ -62,7 +65,7 @@ impl Front {
             Ok(target) => target,
             Err(text) => return Box::pin(respond.text(400, text)).await,
         };
-        if head.headers.get("x-tinyfaas-async").is_some() {
+        if later {
             return match Box::pin(self.call_later(id, method, &target, head, body)).await {
                 Ok(()) => Box::pin(respond.text(202, "accepted")).await,
                 Err(failure) => Box::pin(refuse(respond, &failure)).await,
@@ -76,7 +79,7 @@ impl Front {
             query: target.query,
             headers: &head.headers,
             body: Body::Stream(body),
-            token: token(&head.headers),
+            token,
             deadline: None,
             protocol: Protocol::Http,
             client: Some(Client::of(head.peer.ip())),
@@ -123,7 +126,8 @@ impl Front {
             bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
         }
         let (dispatch, headers, id) = (Arc::clone(&self.dispatch), headers.clone(), *id);
-        let (function, path, query) = (target.function.clone(), target.path.to_owned(), target.query.to_owned());
+        let (function, path, query) =
+            (target.function.clone().into_owned(), target.path.to_owned(), target.query.to_owned());
         let later = async move {
             let call = Call {
                 id: &id,
@@ -140,7 +144,7 @@ impl Front {
             };
             if let Err(failure) = discard(dispatch.call(call).await).await {
                 let text = format_args!("asynchronous call of {function} failed: {failure}");
-                about_call(Level::Warn, Some(&function), id.as_str(), text);
+                about_call(Level::Warn, Some(&function), &id, text);
             }
             drop((place, share));
         };
@@ -151,11 +155,13 @@ impl Front {
 
 impl Service for Front {
     async fn serve<'c>(&'c self, head: Head, mut body: RequestBody<'c>, mut respond: Responder<'c>) -> io::Result<()> {
-        let id = CallId::of(head.headers.get(call_id::FIELD));
+        let [id, later, authorization] = head.headers.find([call_id::FIELD, "x-tinyfaas-async", "authorization"]);
+        let id = CallId::of(id);
         respond.answers(&id);
         let Head { method, target, peer, .. } = &head;
-        about_call(Level::Debug, None, id.as_str(), format_args!("http {method} {target} from {peer}"));
-        self.call(&id, &head, &mut body, respond).await
+        about_call(Level::Debug, None, &id, format_args!("http {method} {target} from {peer}"));
+        let token = authorization.and_then(|value| std::str::from_utf8(value).ok()).and_then(bearer);
+        self.call(&id, &head, token, later.is_some(), &mut body, respond).await
     }
 }
 
@@ -212,7 +218,10 @@ fn target(target: &str) -> Result<Target<'_>, &'static str> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = path.trim_start_matches('/');
     let (name, path) = path.find('/').and_then(|at| path.split_at_checked(at)).unwrap_or((path, ""));
-    let function = percent_decode(name).ok_or("the function's name has a broken percent escape")?;
+    let function = match name.contains('%') {
+        true => percent_decode(name).ok_or("the function's name has a broken percent escape")?.into(),
+        false => name.into(),
+    };
     Ok(Target { function, path, query })
 }
 
@@ -222,7 +231,7 @@ mod tests {
 
     fn parts(text: &str) -> (String, &str, &str) {
         let t = target(text).unwrap();
-        (t.function, t.path, t.query)
+        (t.function.into_owned(), t.path, t.query)
     }
 
     #[test]

@@ -12,20 +12,21 @@ pub use body::RequestBody;
 pub use closing::LAST_WORD;
 pub use respond::{Pieces, Responder};
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_executor::StaticExecutor;
 use futures_lite::future::poll_once;
-use futures_lite::{AsyncRead, AsyncReadExt, FutureExt};
+use futures_lite::{AsyncReadExt, FutureExt};
 
 use crate::budget::{Budget, Share};
 use crate::buffers::Buffers;
+use crate::call::Method;
 use crate::client::Client;
 use crate::net::Stream;
 use crate::reactor::{Async, Timer};
@@ -70,7 +71,7 @@ pub struct Bounds {
 #[derive(Debug)]
 pub struct Head {
     /// The method as it was sent.
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// Path and query.
     pub target: String,
     /// The fields, without those of the connection.
@@ -265,14 +266,13 @@ impl<S: Service> Server<S> {
     }
 
     /// The first bytes of a request. No buffer is there for them before they are; what is of TLS stays where it is.
-    fn poll_input(&self, mut stream: &Stream, cx: &mut Context<'_>) -> Poll<Waited> {
+    fn poll_input(&self, stream: &Stream, cx: &mut Context<'_>) -> Poll<Waited> {
         let mut input = Input::new(&self.buffers);
         if self.tls.is_some() {
             let readable = futures_lite::ready!(stream.poll_readable(cx));
             return Poll::Ready(readable.map_or(Waited::Close, |()| Waited::Bytes(input)));
         }
-        input.buf.fill();
-        match futures_lite::ready!(Pin::new(&mut stream).poll_read(cx, &mut input.buf)) {
+        match futures_lite::ready!(stream.poll_read_into(cx, &mut input.buf, 0)) {
             Ok(0) | Err(_) => Poll::Ready(Waited::Close),
             Ok(n) => {
                 input.end = n;
@@ -342,7 +342,7 @@ impl<S: Service> Server<S> {
             if !bytes.is_empty()
                 && let Some(request) = http1::parse_request(bytes).map_err(HeadError::Refused)?
             {
-                let request = OwnedRequest::new(&request);
+                let request = OwnedRequest::new(request);
                 input.start += request.len;
                 input.settle();
                 return Ok(Some(request));
@@ -415,7 +415,7 @@ pub(crate) struct Shape {
 }
 
 struct OwnedRequest {
-    method: String,
+    method: Cow<'static, str>,
     target: String,
     headers: Headers,
     shape: Shape,
@@ -428,11 +428,13 @@ struct Parsed {
 }
 
 impl OwnedRequest {
-    fn new(request: &http1::Request<'_>) -> Self {
+    fn new(request: http1::Request<'_>) -> Self {
         Self {
-            method: request.method.to_owned(),
+            // Of most it is known already.
+            method: Method::of_http(request.method)
+                .map_or_else(|| request.method.to_owned().into(), |m| m.name().into()),
             target: request.target.to_owned(),
-            headers: request.headers.clone(),
+            headers: request.headers,
             shape: Shape {
                 framing: request.framing,
                 keep_alive: request.keep_alive,

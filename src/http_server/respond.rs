@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_lite::{AsyncReadExt, AsyncWrite, future};
 
 use super::{State, within};
+use crate::buffers::JOINED;
 use crate::call_id::CallId;
 use crate::net::Stream;
 use crate::seats::Seat;
@@ -100,7 +101,7 @@ impl<'c> Responder<'c> {
         };
         let mut head = Vec::new();
         let keep_alive = self.state.keep_alive;
-        let call = self.call.as_ref().map(CallId::as_str);
+        let call = self.call.as_ref().map(CallId::as_bytes);
         ResponseHead { status, headers, framing, keep_alive, http10: self.http10, call }.write(&mut head);
         Pieces { responder: self, head, framing, bodyless }
     }
@@ -119,7 +120,10 @@ impl<'c> Responder<'c> {
             let write = poll_fn(|cx| {
                 let progress = match written {
                     true => Pin::new(&mut stream).poll_flush(cx).map_ok(|()| 0),
-                    false => Pin::new(&mut stream).poll_write_vectored(cx, &slices),
+                    false => match parts {
+                        [one, [], [], []] => Pin::new(&mut stream).poll_write(cx, one),
+                        _ => Pin::new(&mut stream).poll_write_vectored(cx, &slices),
+                    },
                 };
                 if progress.is_pending() {
                     // From here on the peer is too slow, even where it takes a little now and then.
@@ -190,6 +194,10 @@ impl<'c> Pieces<'c> {
         }
         let mut head = std::mem::take(&mut self.head);
         match self.framing {
+            Framing::Length(_) if !head.is_empty() && piece.len() <= JOINED => {
+                head.extend_from_slice(piece);
+                self.responder.write([&head, &[], &[], &[]]).await
+            }
             Framing::Chunked => {
                 for piece in piece.chunks(usize::from(u16::MAX)) {
                     let prefix = chunked::write_prefix(piece.len());

@@ -107,7 +107,7 @@ async fn begin<'c>(
     }
     let mut pieces = respond.pieces(200, &ours, None);
     let mut head = Vec::new();
-    ResponseHead { status, headers, framing, keep_alive: true, http10: false, call: Some(id.as_str()) }
+    ResponseHead { status, headers, framing, keep_alive: true, http10: false, call: Some(id.as_bytes()) }
         .write(&mut head);
     pieces.send(&head).await?;
     Ok(pieces)

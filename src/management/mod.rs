@@ -296,7 +296,7 @@ impl Service for Management {
             Route::Page => return page::send(&head, respond).await,
             Route::Deployment(name) => return self.deployment(name, respond).await,
             Route::Call(name, path) => return self.call((name, path, query), &head, &mut body, respond).await,
-            Route::Function(name) => match head.method.as_str() {
+            Route::Function(name) => match &*head.method {
                 "PUT" => return self.put(name, query, &head, &mut body, respond).await,
                 "DELETE" => return self.delete_function(name, respond).await,
                 _ => return self.function(name, respond).await,

@@ -167,6 +167,19 @@ impl<T: AsFd> Async<T> {
         self.poll_with(READ, cx, read, |_| false)
     }
 
+    /// Reads with `read`, which tells how much it read, and of how much there was room for; it is not called before there may be
+    /// something.
+    ///
+    /// # Errors
+    /// As `read`, or epoll_ctl(2).
+    pub fn poll_read_some(
+        &self,
+        cx: &mut Context<'_>,
+        read: impl FnMut(&T) -> io::Result<(usize, usize)>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_with(READ, cx, read, |(n, room)| (1..*room).contains(n)).map_ok(|(n, _)| n)
+    }
+
     /// Whether there may be something to read, as far as is known without asking.
     pub fn may_read(&self) -> bool {
         lock(&self.registered.0.0).directions.get(READ).is_some_and(|read| read.ready)

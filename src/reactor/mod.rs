@@ -14,6 +14,7 @@ mod timer;
 pub use descriptor::Async;
 pub use timer::Timer;
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Instant;
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use slab::Slab;
@@ -82,6 +84,17 @@ pub async fn turn() {
     .await;
 }
 
+thread_local! {
+    /// When this thread last looked at sockets, where it is the one that does.
+    static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The time as it was when sockets were last looked at: for what needs not know it better than that, as asking for it anew costs
+/// each call as much as a lock.
+pub fn recently() -> Instant {
+    LOOKED.get().unwrap_or_else(Instant::now)
+}
+
 /// Runs `future` on this thread to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let reactor = Reactor::get();
@@ -91,6 +104,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     loop {
         if let Poll::Ready(done) = future.as_mut().poll(&mut cx) {
+            LOOKED.set(None);
             return done;
         }
         reactor.wait(&me);
@@ -150,6 +164,7 @@ impl Reactor {
 
     /// Returns when `me` was woken; waits for events meanwhile, or lets another thread do so.
     fn wait(&self, me: &Arc<Sleeper>) {
+        LOOKED.set(None);
         if me.woken.swap(false, Ordering::SeqCst) {
             // Woken by what it ran itself: that must not keep it from looking at sockets.
             if let Some(lead) = self.try_lead() {
@@ -218,7 +233,7 @@ impl Reactor {
 
     /// Wakes who waits for what is due or has come; waits until there is such, or `me` is woken, where it may `sleep`.
     fn react(&self, me: &Sleeper, sleep: bool) {
-        self.timers.fire();
+        LOOKED.set(self.timers.fire());
         let mut timeout = Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         if sleep {
             // From here on who wakes this thread, or sets an earlier timer, rings.
@@ -233,6 +248,7 @@ impl Reactor {
         if sleep {
             self.asleep.store(false, Ordering::SeqCst);
             me.leads.store(false, Ordering::SeqCst);
+            LOOKED.set(Some(Instant::now()));
         }
         // The only error is a signal that came in between.
         let Ok((came, _)) = came else { return self.end_turns() };

@@ -47,6 +47,19 @@ fn a_reader_waits_until_something_comes_and_sees_the_end() {
 }
 
 #[test]
+fn the_recent_time_is_that_of_the_last_look() {
+    block_on(async {
+        for _ in 0..20 {
+            let begun = Instant::now();
+            Timer::at(begun + Duration::from_millis(3)).await;
+            assert!(begun.elapsed() >= Duration::from_millis(3), "not early");
+            turn().await;
+            assert!(recently() > begun, "it was looked since");
+        }
+    });
+}
+
+#[test]
 fn an_end_that_came_with_the_last_bytes_is_seen() {
     for _ in 0..100 {
         let (mut ours, mut theirs) = pair();

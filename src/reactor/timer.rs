@@ -1,6 +1,7 @@
 //! Moments to wait for.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 
-use super::{Reactor, lock};
+use super::{Reactor, lock, recently};
 
 /// Completes at a moment. It costs nothing before it is polled.
 #[derive(Debug)]
@@ -56,7 +57,8 @@ impl Future for Timer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
-        if at <= Instant::now() {
+        // One that is due since then is found when sockets are next looked at.
+        if at <= recently() {
             self.forget();
             return Poll::Ready(());
         }
@@ -67,17 +69,21 @@ impl Future for Timer {
             self.number = timers.last;
         }
         let key = (at, self.number);
-        let _old = match timers.waiting.get_mut(&key) {
-            Some(waker) if waker.will_wake(cx.waker()) => return Poll::Pending,
-            Some(waker) => Some(std::mem::replace(waker, cx.waker().clone())),
-            None => timers.waiting.insert(key, cx.waker().clone()),
+        let _old = match timers.waiting.entry(key) {
+            Entry::Occupied(known) if known.get().will_wake(cx.waker()) => return Poll::Pending,
+            Entry::Occupied(mut known) => Some(known.insert(cx.waker().clone())),
+            Entry::Vacant(place) => {
+                place.insert(cx.waker().clone());
+                None
+            }
         };
-        let is_next = timers.waiting.first_key_value().is_some_and(|(first, _)| *first == key);
-        drop(timers);
-        if is_next && reactor.asleep.load(Ordering::SeqCst) {
+        if reactor.asleep.load(Ordering::SeqCst)
+            && timers.waiting.first_key_value().is_some_and(|(first, _)| *first == key)
+        {
             // Another thread sleeps for longer.
             reactor.ring();
         }
+        drop(timers);
         Poll::Pending
     }
 }
@@ -106,12 +112,12 @@ impl Timers {
         Self(Mutex::new(Waiting { waiting: BTreeMap::new(), last: 0, fired: None }))
     }
 
-    /// Wakes who waits for what is due. Without timers it does not ask for the time.
-    pub(super) fn fire(&self) {
+    /// Wakes who waits for what is due; returns the time. Without timers it does not ask for that.
+    pub(super) fn fire(&self) -> Option<Instant> {
         let mut timers = lock(&self.0);
         timers.fired = None;
         if timers.waiting.is_empty() {
-            return;
+            return None;
         }
         let now = Instant::now();
         timers.fired = Some(now);
@@ -121,6 +127,7 @@ impl Timers {
             waker.wake();
             timers = lock(&self.0);
         }
+        Some(now)
     }
 
     /// How long it is until the next one is due, from when they last fired.

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use memchr::memchr;
+
 /// Header fields of a call or a reply, in order, bounded by [`Headers::MAX_BYTES`].
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers {
@@ -42,6 +44,11 @@ impl Headers {
         Self { lines: Vec::new() }
     }
 
+    /// An empty list with memory for so many bytes, of which no more than it may have are taken.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { lines: Vec::with_capacity(bytes.min(Self::MAX_BYTES)) }
+    }
+
     /// Appends a field; white space around the value is dropped.
     ///
     /// # Errors
@@ -59,27 +66,40 @@ impl Headers {
             return Err(HeaderError::TooLarge);
         }
         self.lines.reserve(size);
-        self.lines.extend_from_slice(name.as_bytes());
-        self.lines.extend_from_slice(b": ");
-        self.lines.extend_from_slice(value);
-        self.lines.extend_from_slice(b"\r\n");
+        for part in &[name.as_bytes(), b": ", value, b"\r\n"] {
+            self.lines.extend_from_slice(part);
+        }
         Ok(())
     }
 
     /// The first value of the field `name`, whatever its case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        let mut lines = self.lines.split(|&b| b == b'\n');
-        lines.find_map(|line| value_of(line, name))
+        let [value] = self.find([name]);
+        value
+    }
+
+    /// The first values of these fields, as [`Headers::get`], looked for at once.
+    pub fn find<const N: usize>(&self, names: [&str; N]) -> [Option<&[u8]>; N] {
+        let mut found = [None; N];
+        let mut lines = Lines(&self.lines);
+        while let Some(line) = lines.next().filter(|_| found.contains(&None)) {
+            for (name, found) in names.iter().zip(&mut found) {
+                if found.is_none() {
+                    *found = value_of(line, name);
+                }
+            }
+        }
+        found
     }
 
     /// Takes all fields of that name out.
     pub fn remove(&mut self, name: &str) {
         let mut at = 0;
-        while let Some(length) = self.lines.get(at..).and_then(|rest| rest.iter().position(|&b| b == b'\n')) {
-            let end = at + length;
-            match self.lines.get(at..end).and_then(|line| value_of(line, name)) {
-                Some(_) => drop(self.lines.drain(at..=end)),
-                None => at = end + 1,
+        while let Some(line) = Lines(self.lines.get(at..).unwrap_or_default()).next() {
+            let end = at + line.len();
+            match value_of(line, name) {
+                Some(_) => drop(self.lines.drain(at..end)),
+                None => at = end,
             }
         }
     }
@@ -91,12 +111,17 @@ impl Headers {
 
     /// Name and value of each field, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.lines.split(|&b| b == b'\n').filter_map(|line| {
-            let line = line.strip_suffix(b"\r")?;
-            let colon = line.iter().position(|&b| b == b':')?;
+        Lines(&self.lines).filter_map(|line| {
+            let line = line.strip_suffix(b"\r\n")?;
+            let colon = memchr(b':', line)?;
             let name = std::str::from_utf8(line.get(..colon)?).ok()?;
             Some((name, line.get(colon + 2..)?))
         })
+    }
+
+    /// Each field as it goes on the wire, ended by CR LF, in order.
+    pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        Lines(&self.lines)
     }
 
     /// The fields as they go on the wire, each ended by CR LF, without the empty line.
@@ -110,10 +135,23 @@ impl Headers {
     }
 }
 
-/// The value in a line, `name: value` and a CR, where it is a field of that name.
+/// Lines, each with its end.
+struct Lines<'l>(&'l [u8]);
+
+impl<'l> Iterator for Lines<'l> {
+    type Item = &'l [u8];
+
+    fn next(&mut self) -> Option<&'l [u8]> {
+        let (line, rest) = self.0.split_at_checked(memchr(b'\n', self.0)? + 1)?;
+        self.0 = rest;
+        Some(line)
+    }
+}
+
+/// The value in a line where it is a field of that name.
 fn value_of<'l>(line: &'l [u8], name: &str) -> Option<&'l [u8]> {
     let (before, rest) = line.split_at_checked(name.len())?;
-    let value = rest.strip_prefix(b": ")?.strip_suffix(b"\r")?;
+    let value = rest.strip_prefix(b": ")?.strip_suffix(b"\r\n")?;
     before.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
 }
 
@@ -125,8 +163,23 @@ impl fmt::Debug for Headers {
 
 /// A token character of RFC 9110 §5.6.2.
 pub fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+    TOKEN.get(usize::from(b)).is_some_and(|token| *token)
 }
+
+/// Looked up, as each byte of each name is.
+static TOKEN: [bool; 256] = {
+    let (mut table, mut b) = ([false; 256], 0);
+    while b < table.len() {
+        table[b] = (b as u8).is_ascii_alphanumeric();
+        b += 1;
+    }
+    let (others, mut at) = (b"!#$%&'*+-.^_`|~", 0);
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// A byte that a field value may hold: RFC 9110 §5.5 (visible, space, tab, obs-text).
 pub fn is_field_byte(b: u8) -> bool {
@@ -149,6 +202,23 @@ mod tests {
         assert_eq!((h.get("absent"), h.get("content"), h.get("x"), h.get("")), (None, None, None, None));
         assert_eq!(h.iter().count(), 3);
         assert_eq!(h.as_lines(), b"Content-Type: text/plain\r\nx-a: \r\nX-Bytes: \xff:!\r\n");
+    }
+
+    #[test]
+    fn several_fields_are_found_at_once() {
+        let mut h = Headers::with_capacity(usize::MAX);
+        for (name, value) in [("B", "1"), ("a", "2"), ("b", "3"), ("ab", "4")] {
+            h.push(name, value.as_bytes()).unwrap();
+        }
+        assert_eq!(h.find(["a", "b", "c", "A"]), [Some(&b"2"[..]), Some(b"1"), None, Some(b"2")]);
+        assert_eq!(h.lines().collect::<Vec<_>>(), [&b"B: 1\r\n"[..], b"a: 2\r\n", b"b: 3\r\n", b"ab: 4\r\n"]);
+        assert_eq!(Headers::new().find(["a"]), [None]);
+    }
+
+    #[test]
+    fn names_are_tokens() {
+        let tokens: Vec<u8> = (0..=255).filter(|b| is_token(*b)).collect();
+        assert_eq!(tokens, b"!#$%&'*+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz|~");
     }
 
     #[test]

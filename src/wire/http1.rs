@@ -4,7 +4,8 @@
 //! reads and what a handler gets never differ. Bodies in chunks are in [`super::chunked`].
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+
+use memchr::memchr2;
 
 use super::headers::{HeaderError, Headers};
 
@@ -104,7 +105,7 @@ pub fn parse_request(buf: &[u8]) -> Result<Option<Request<'_>>, Refusal> {
     if read.hosts > 1 || (read.hosts == 0 && !http10) {
         return Err(bad("a request needs exactly one Host field"));
     }
-    let host = read.headers.get("host");
+    let host = read.host;
     if !host.is_none_or(is_host) {
         return Err(bad("the Host field is one name or address, and a port where it has one"));
     }
@@ -168,7 +169,7 @@ pub fn parse_response(buf: &[u8], bodyless: bool) -> Result<Option<Response>, Re
 fn check_line_ends(buf: &[u8]) -> Result<(), Refusal> {
     // The empty line that ends the head comes after a line that is not empty; what follows is body.
     let (mut from, mut begun) = (0, false);
-    while let Some(length) = buf.get(from..).and_then(|rest| rest.iter().position(|b| matches!(b, b'\r' | b'\n'))) {
+    while let Some(length) = buf.get(from..).and_then(|rest| memchr2(b'\r', b'\n', rest)) {
         match buf.get(from + length..) {
             Some([b'\r', b'\n', ..]) => {}
             // The rest has not arrived.
@@ -198,23 +199,26 @@ fn refusal(e: httparse::Error) -> Refusal {
     }
 }
 
-struct Fields {
+struct Fields<'b> {
     headers: Headers,
     length: Option<u64>,
     chunked: bool,
     keep_alive: bool,
     expects_continue: bool,
     hosts: usize,
+    host: Option<&'b [u8]>,
 }
 
-fn read_fields(fields: &[httparse::Header<'_>], http10: bool) -> Result<Fields, Refusal> {
+fn read_fields<'b>(fields: &[httparse::Header<'b>], http10: bool) -> Result<Fields<'b>, Refusal> {
+    let bytes = fields.iter().map(|field| field.name.len() + field.value.len() + 4).sum();
     let mut read = Fields {
-        headers: Headers::new(),
+        headers: Headers::with_capacity(bytes),
         length: None,
         chunked: false,
         keep_alive: !http10,
         expects_continue: false,
         hosts: 0,
+        host: None,
     };
     for field in fields {
         let (name, value) = (field.name, field.value.trim_ascii());
@@ -244,7 +248,10 @@ fn read_fields(fields: &[httparse::Header<'_>], http10: bool) -> Result<Fields, 
             }
             read.expects_continue = true;
         } else if !is_hop_by_hop(name) && !named_by_connection(fields, name) {
-            read.hosts += usize::from(name.eq_ignore_ascii_case("host"));
+            if name.eq_ignore_ascii_case("host") {
+                read.hosts += 1;
+                read.host = read.host.or(Some(value));
+            }
             read.headers.push(name, value)?;
         }
     }
@@ -334,25 +341,23 @@ pub struct ResponseHead<'a> {
     /// Whether the peer speaks HTTP/1.0: it has to be told of a connection that stays open.
     pub http10: bool,
     /// The call's id, where it answers one; `headers` has none then.
-    pub call: Option<&'a str>,
+    pub call: Option<&'a [u8]>,
 }
 
 impl ResponseHead<'_> {
     /// Appends the head to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.reserve(192 + self.headers.as_lines().len());
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
-        out.extend_from_slice(self.headers.as_lines());
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write_number(out, self.status.into());
+        put(out, &[b" ", reason(self.status).as_bytes(), b"\r\n", self.headers.as_lines()]);
         if let Some(id) = self.call {
-            write_field(out, CALL_ID, id.as_bytes());
+            write_field(out, CALL_ID, id);
         }
         match self.framing {
             // RFC 9110 §8.6: no Content-Length with 1xx and 204, and with 304 only that of the answer it stands for.
             Framing::Length(_) if self.status == 204 || self.status == 304 || self.status < 200 => {}
-            Framing::Length(n) => {
-                let _ = write!(out, "content-length: {n}\r\n");
-            }
+            Framing::Length(n) => write_length(out, n),
             Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::UntilClose => {}
         }
@@ -431,40 +436,61 @@ pub const CALL_ID: &str = "x-call-id";
 /// Appends the head of the request that asks a handler for one invocation.
 ///
 /// `own` are fields of ours that the caller cannot set; bytes in them that no field may hold are percent-encoded.
-pub fn write_invocation(out: &mut Vec<u8>, headers: &Headers, own: &[(&str, &str)], framing: Framing) {
+pub fn write_invocation(out: &mut Vec<u8>, headers: &Headers, own: &[(&str, &[u8])], framing: Framing) {
     out.reserve(256 + headers.as_lines().len());
     out.extend_from_slice(b"POST /fn HTTP/1.1\r\n");
     if headers.get("host").is_none() {
         out.extend_from_slice(b"host: tinyfaas\r\n");
     }
-    let forged = |name: &str| {
-        name.eq_ignore_ascii_case(CALL_ID)
-            || name.get(..OWN_PREFIX.len()).is_some_and(|p| p.eq_ignore_ascii_case(OWN_PREFIX))
+    let begins = |line: &[u8], with: &str| {
+        line.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
     };
-    for (name, value) in headers.iter().filter(|(name, _)| !forged(name)) {
-        write_field(out, name, value);
+    let forged =
+        |line: &[u8]| begins(line, OWN_PREFIX) || (begins(line, CALL_ID) && line.get(CALL_ID.len()) == Some(&b':'));
+    for line in headers.lines().filter(|line| !forged(line)) {
+        out.extend_from_slice(line);
     }
     for (name, value) in own.iter().filter(|(_, value)| !value.is_empty()) {
-        if value.bytes().all(|b| b.is_ascii_graphic()) {
-            write_field(out, name, value.as_bytes());
+        if value.iter().all(u8::is_ascii_graphic) {
+            write_field(out, name, value);
         } else {
-            let escaped: String = value.bytes().map(escape).collect();
+            let escaped: String = value.iter().copied().map(escape).collect();
             write_field(out, name, escaped.as_bytes());
         }
     }
     match framing {
-        Framing::Length(n) => {
-            let _ = write!(out, "content-length: {n}\r\n\r\n");
-        }
-        Framing::Chunked | Framing::UntilClose => out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
+        Framing::Length(n) => write_length(out, n),
+        Framing::Chunked | Framing::UntilClose => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
+    put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
+}
+
+fn write_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"content-length: ");
+    write_number(out, length);
     out.extend_from_slice(b"\r\n");
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Appends a decimal number. Not by `fmt`: this is done a few times for every call.
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    let (mut digits, mut left, mut used) = ([0; 20], number, 0);
+    for place in digits.iter_mut().rev() {
+        (*place, left, used) = (b'0' + (left % 10) as u8, left / 10, used + 1);
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
 fn escape(b: u8) -> String {

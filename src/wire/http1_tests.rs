@@ -172,7 +172,7 @@ fn an_invocation_carries_the_callers_fields() {
     write_invocation(
         &mut out,
         &headers,
-        &[("X-Tinyfaas-Method", "GET"), ("X-Tinyfaas-Path", ""), ("X-Tinyfaas-Query", "a\r\nb: c")],
+        &[("X-Tinyfaas-Method", b"GET"), ("X-Tinyfaas-Path", b""), ("X-Tinyfaas-Query", b"a\r\nb: c")],
         Framing::Length(0),
     );
     assert_eq!(

@@ -321,7 +321,7 @@ impl Shared {
     }
 
     fn now(&self) -> Millis {
-        self.offset + self.began.elapsed().as_millis() as Millis
+        self.offset + reactor::recently().saturating_duration_since(self.began).as_millis() as Millis
     }
 }
 
