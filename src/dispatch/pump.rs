@@ -256,3 +256,86 @@ impl PumpBody<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::LazyLock;
+
+    use super::*;
+    use crate::call::{Method, Protocol};
+    use crate::call_id::CallId;
+    use crate::reactor::{Async, block_on};
+    use crate::wire::headers::Headers;
+
+    /// A body of known length that comes in pieces, and waits before each.
+    struct Slow {
+        pieces: Vec<Vec<u8>>,
+        waited: bool,
+    }
+
+    impl BodyStream for Slow {
+        fn length(&self) -> Option<u64> {
+            Some(self.pieces.iter().map(Vec::len).sum::<usize>() as u64)
+        }
+
+        fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            let Some(piece) = self.pieces.first_mut() else { return Poll::Ready(Ok(0)) };
+            self.waited = !self.waited;
+            if self.waited {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let n = piece.len().min(buf.len());
+            buf[..n].copy_from_slice(&piece.drain(..n).collect::<Vec<_>>());
+            if piece.is_empty() {
+                self.pieces.remove(0);
+            }
+            Poll::Ready(Ok(n))
+        }
+    }
+
+    /// What a handler gets of a call with that body.
+    fn sent(body: Body<'_>) -> (u64, String) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = Stream::Unix(Async::new(ours).unwrap());
+        static HEADERS: Headers = Headers::new();
+        static ID: LazyLock<CallId> = LazyLock::new(|| CallId::of(Some(b"i")));
+        let call = Call {
+            id: &ID,
+            function: "f",
+            method: Method::Post,
+            path: "",
+            query: "",
+            headers: &HEADERS,
+            body,
+            token: None,
+            deadline: None,
+            protocol: Protocol::Http,
+            client: None,
+        };
+        let mut pump = Pump::new(call, None, &Buffers::default());
+        assert!(block_on(poll_fn(|cx| pump.poll(&stream, cx))).is_ok());
+        drop(stream);
+        let mut all = String::new();
+        theirs.read_to_string(&mut all).unwrap();
+        (pump.read, all.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    #[test]
+    fn short_bodies_arrive_whole_however_they_come() {
+        for sizes in
+            [vec![], vec![1], vec![3, 2], vec![1; 20], vec![JOINED], vec![JOINED + 1], vec![JOINED, 1], vec![1, SIZE]]
+        {
+            let pieces: Vec<Vec<u8>> = sizes.iter().zip(b'a'..).map(|(n, byte)| vec![byte; *n]).collect();
+            let whole = String::from_utf8(pieces.concat()).unwrap();
+            let expected = (whole.len() as u64, whole.clone());
+            assert!(sent(Body::Bytes(whole.as_bytes())) == expected, "{sizes:?}");
+            for waited in [true, false] {
+                let mut slow = Slow { pieces: pieces.clone(), waited };
+                assert!(sent(Body::Stream(&mut slow)) == expected, "{sizes:?}, {waited}");
+            }
+        }
+    }
+}
